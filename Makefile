@@ -1,0 +1,54 @@
+# What a developer, CI and buildspec.yml run. Each target sets itself up: nothing needs to be installed beforehand but
+# Python 3.11 or 3.12, git and make.
+
+VENV       ?= .venv
+DOCKER     ?= docker
+IMAGE      ?= multigpu-inference:local
+BASE_IMAGE ?= debian:bookworm-slim
+
+# Both optional. PYTHON is the interpreter for the environment. TORCH_INDEX_URL is an index of torch's builds: left empty, the
+# image takes the CUDA build from pip's own index, and an environment on a machine without a GPU takes a CPU build.
+export PYTHON TORCH_INDEX_URL
+
+READY := $(VENV)/.ready
+# Expanded when a recipe runs, so after the set-up has written java.env.
+RUN    = $(shell cat $(VENV)/java.env 2>/dev/null) $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format image smoke clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## photos to mattes through the whole endpoint, into build/demo/
+	@$(RUN) demo/run.py
+
+serve: $(READY) ## the same endpoint, on port 8080 until Ctrl-C; MODEL=folder or model.tar.gz serves your own
+	@$(RUN) demo/run.py --stay $(if $(MODEL),--model '$(MODEL)')
+
+test: $(READY) ## all tests that need neither the image nor a GPU
+	@$(RUN) -m pytest
+
+check: $(READY) ## lint, formatting, types
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+
+format: $(READY) ## put the sources into their format, mend what lint can mend
+	@$(VENV)/bin/ruff check --fix-only
+	@$(VENV)/bin/ruff format
+
+image: ## build the image IMAGE with DOCKER, from BASE_IMAGE
+	$(DOCKER) build --provenance=false --sbom=false \
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) -t $(IMAGE) .
+
+smoke: $(READY) image ## build the image, run it, invoke it
+	@env DOCKER='$(DOCKER)' IMAGE='$(IMAGE)' $(RUN) -m pytest -m image tests/image
+
+clean: ## remove what these targets made, the environment included
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh $(VENV)
+	@touch $@

@@ -1,0 +1,35 @@
+"""Write `inference.py` for one GPU; the container runs it on all of them.
+
+What a script may use stands here and is loaded on first use, because the engine and the front-end workers import this
+package and must never import torch with it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multigpu_inference.engine.local_pool import LocalPool as LocalPool
+    from multigpu_inference.engine.pipeline import Pipeline as Pipeline
+    from multigpu_inference.engine.placement import plan_placement as plan_placement
+    from multigpu_inference.engine.replica_set import ReplicaSet as ReplicaSet
+    from multigpu_inference.engine.stage import Stage as Stage
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LocalPool": "engine.local_pool",
+    "Pipeline": "engine.pipeline",
+    "ReplicaSet": "engine.replica_set",
+    "Stage": "engine.stage",
+    "plan_placement": "engine.placement",
+}
+__all__ = ["LocalPool", "Pipeline", "ReplicaSet", "Stage", "plan_placement"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,203 @@
+"""Settings, read once from the environment into frozen dataclasses.
+
+SageMaker's variables keep their names; ours begin with `MULTIGPU_`. A value that is not allowed stops the start with
+the variable's name, its value and what is allowed; so does a name that is nearly one of ours. Every process of the
+container reads the same environment, so nothing here needs to be sent to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from multigpu_inference.errors import SettingsError
+
+# More front-end workers than this never connect: multi-model-server's listen backlog is 128.
+MAX_FRONT_END_WORKERS = 120
+# Multi-model-server takes no port from 32767 on.
+MAX_PORT = 32_766
+
+_OWN_NAMES = (
+    "MULTIGPU_DEVICES",
+    "MULTIGPU_MAX_QUEUE_SIZE",
+    "MULTIGPU_NUM_REPLICAS",
+    "MULTIGPU_PLACEMENT",
+    "MULTIGPU_PREPROCESS",
+    "MULTIGPU_PREPROCESS_WORKERS",
+    "MULTIGPU_REQUEST_TIMEOUT_S",
+    "MULTIGPU_STAGE_THREADS",
+    "MULTIGPU_STARTUP_TIMEOUT_S",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Where the model is.
+
+    Attributes:
+        base_dir: `SAGEMAKER_BASE_DIR`, /opt/ml.
+        program: `SAGEMAKER_PROGRAM`: the script's file name within the code folder, inference.py.
+        default_accept: `SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`: the type to make when a client accepts anything.
+    """
+
+    base_dir: Path
+    program: str
+    default_accept: str | None
+
+    @property
+    def model_dir(self) -> Path:
+        """What model.tar.gz was unpacked into."""
+        return self.base_dir / "model"
+
+    @property
+    def code_dir(self) -> Path:
+        """The archive's `code/` folder."""
+        return self.model_dir / "code"
+
+    @property
+    def script(self) -> Path:
+        """The user's script."""
+        return self.code_dir / self.program
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndSettings:
+    """The HTTP side.
+
+    Attributes:
+        port: `SAGEMAKER_BIND_TO_PORT`, 8080.
+        workers: `SAGEMAKER_MODEL_SERVER_WORKERS`: here the number of requests in flight; None: as many as are of use.
+        max_payload_bytes: `SAGEMAKER_MAX_PAYLOAD_IN_MB`, 25: limit of a request's body and of an answer's.
+        vmargs: `SAGEMAKER_MODEL_SERVER_VMARGS`: the JVM's flags.
+    """
+
+    port: int
+    workers: int | None
+    max_payload_bytes: int
+    vmargs: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Replicas, pool and limits; None stands for a default that depends on the machine (`engine.capacity`).
+
+    Attributes:
+        devices: `MULTIGPU_DEVICES`: auto, cuda (stop where no GPU can be used), cpu (on purpose).
+        num_replicas: `MULTIGPU_NUM_REPLICAS`: default one per visible GPU, on the CPU one.
+        placement: `MULTIGPU_PLACEMENT`: ring, same, or a list such as `cuda:0,cuda:2;cuda:1,cuda:3`.
+        preprocess: `MULTIGPU_PREPROCESS`: where input_fn and output_fn run: auto (find out), pool, replica.
+        preprocess_workers: `MULTIGPU_PREPROCESS_WORKERS`: processes of the pool.
+        max_queue_size: `MULTIGPU_MAX_QUEUE_SIZE`: requests that may wait to be admitted.
+        request_timeout_s: `MULTIGPU_REQUEST_TIMEOUT_S`: 55, from arrival; SageMaker gives up at 60.
+        startup_timeout_s: `MULTIGPU_STARTUP_TIMEOUT_S`: 600, for all models to load.
+        stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads of a replica worker.
+    """
+
+    devices: str
+    num_replicas: int | None
+    placement: str
+    preprocess: str
+    preprocess_workers: int | None
+    max_queue_size: int | None
+    request_timeout_s: float
+    startup_timeout_s: float
+    stage_threads: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the container can be told."""
+
+    model: ModelSettings
+    front_end: FrontEndSettings
+    engine: EngineSettings
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read all settings; `SettingsError` at the first value or name that is not allowed."""
+        _refuse_misspelt(environ)
+        if environ.get("SAGEMAKER_MULTI_MODEL", "false").lower() == "true":
+            raise SettingsError("SAGEMAKER_MULTI_MODEL='true': this container serves one model, on all GPUs")
+        read = _Reader(environ)
+        return cls(
+            model=ModelSettings(
+                base_dir=Path(read.text("SAGEMAKER_BASE_DIR", "/opt/ml")),
+                program=_program(read),
+                default_accept=read.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "") or None,
+            ),
+            front_end=FrontEndSettings(
+                port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, MAX_PORT),
+                workers=read.optional_integer("SAGEMAKER_MODEL_SERVER_WORKERS", 1, MAX_FRONT_END_WORKERS),
+                max_payload_bytes=read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 25, 1, 1000) << 20,
+                # The parallel collector with 2 GB held 128 bodies of 5 MB in flight; the first compiler tier alone
+                # costs a request 1 ms instead of 3 to 9.
+                vmargs=read.text("SAGEMAKER_MODEL_SERVER_VMARGS", "-Xmx2g -XX:+UseParallelGC -XX:TieredStopAtLevel=1"),
+            ),
+            engine=EngineSettings(
+                devices=read.choice("MULTIGPU_DEVICES", "auto", ("auto", "cuda", "cpu")),
+                num_replicas=read.optional_integer("MULTIGPU_NUM_REPLICAS", 1, 256),
+                placement=read.text("MULTIGPU_PLACEMENT", "ring"),
+                preprocess=read.choice("MULTIGPU_PREPROCESS", "auto", ("auto", "pool", "replica")),
+                preprocess_workers=read.optional_integer("MULTIGPU_PREPROCESS_WORKERS", 1, 1024),
+                max_queue_size=read.optional_integer("MULTIGPU_MAX_QUEUE_SIZE", 0, 100_000),
+                request_timeout_s=read.seconds("MULTIGPU_REQUEST_TIMEOUT_S", 55.0, 0.1, 3600.0),
+                startup_timeout_s=read.seconds("MULTIGPU_STARTUP_TIMEOUT_S", 600.0, 1.0, 3600.0),
+                stage_threads=read.optional_integer("MULTIGPU_STAGE_THREADS", 1, 1024),
+            ),
+        )
+
+
+class _Reader:
+    """Reads one variable at a time and says what is allowed where it is not."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str) -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(name, default).lower()
+        if value not in allowed:
+            raise SettingsError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+        return value
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        text = self.text(name, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise SettingsError(f"{name}={text!r}: allowed is a number of seconds from {low:g} to {high:g}")
+        return value
+
+    def optional_integer(self, name: str, low: int, high: int) -> int | None:
+        text = self.text(name, "")
+        if not text:
+            return None
+        if not text.isascii() or not text.isdigit() or len(text) > 20 or not low <= int(text) <= high:
+            raise SettingsError(f"{name}={text!r}: allowed is a whole number from {low} to {high}")
+        return int(text)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.optional_integer(name, low, high)
+        return default if value is None else value
+
+
+def _program(read: _Reader) -> str:
+    program = read.text("SAGEMAKER_PROGRAM", "inference.py")
+    if "/" in program or program.startswith("."):
+        raise SettingsError(f"SAGEMAKER_PROGRAM={program!r}: allowed is a file name within the code folder")
+    return program if program.endswith(".py") else f"{program}.py"
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """A misspelt setting would be ignored without a word. Scripts may have `MULTIGPU_` names of their own."""
+    for name in environ:
+        if name.startswith("MULTIGPU_") and name not in _OWN_NAMES:
+            near = difflib.get_close_matches(name, _OWN_NAMES, n=1, cutoff=0.87)
+            if near:
+                raise SettingsError(f"{name} is not a setting; did you mean {near[0]}?")

@@ -1,0 +1,214 @@
+"""What crosses a process boundary: plain frozen dataclasses of standard types, and nothing else.
+
+    front-end worker ──Invocation, body──► engine ──Task, blobs──► pool worker, replica worker
+                     ◄─Answer, body────────        ◄─Result, blobs─ (or Failure)
+    worker ──WorkerReady | StartFailed──► engine ──EngineReady, Heartbeat … | StartFailed──► supervisor
+
+Bytes (bodies, pickled objects, their tensors) travel beside a message as blobs, which the engine passes on unopened.
+Times are seconds of the monotonic clock, which on Linux is one clock for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multigpu_inference import errors
+
+INPUT_FN, PREDICT_FN, OUTPUT_FN, TRANSFORM_FN = "input_fn", "predict_fn", "output_fn", "transform_fn"
+STOCK_ORDER = (INPUT_FN, PREDICT_FN, OUTPUT_FN)
+HEARTBEAT_S = 1.0
+NO_WORKER_LEFT = 6  # the engine's exit code where all replicas, or all pool workers, have been given up
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One request, as a front-end worker hands it to the engine; its body is the frame's only blob.
+
+    Attributes:
+        request_id: Made by the front-end worker; in the log and in the answer.
+        content_type: As the client sent it, "" where it sent none.
+        accept: As the client sent it, "" where it sent none.
+        headers: The request's headers, names in lower case.
+        arrived: When the front-end worker took it.
+        deadline: When its time is over, absolute.
+    """
+
+    request_id: str
+    content_type: str
+    accept: str
+    headers: Mapping[str, str]
+    arrived: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the client gets; the body is the frame's only blob.
+
+    Attributes:
+        request_id: The invocation's.
+        status: HTTP status.
+        content_type: Of the body.
+        attributes: Replica and milliseconds per hop, in the order of the hops.
+        retry_after_s: Of a refusal: when to come again.
+    """
+
+    request_id: str
+    status: int
+    content_type: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is to run: consecutive functions of the user's script.
+
+    Attributes:
+        task_id: Unique within the engine; a worker's answer repeats it.
+        steps: Function names, in order. Where the first is `input_fn` or `transform_fn` the only blob is the body,
+            otherwise the blobs are an encoded object (`codec`).
+        invocation: The request this is for.
+        device_paths: Where in the decoded object the tensors stand that belong on the replica's device.
+        tensor_paths: Where a trial has seen tensors at all; None where nobody has looked, and all stay on the CPU.
+        trial: Whether this is the run that finds out where `input_fn` and `output_fn` can run (`trial`).
+    """
+
+    task_id: int
+    steps: tuple[str, ...]
+    invocation: Invocation
+    device_paths: frozenset[str] = frozenset()
+    tensor_paths: frozenset[str] | None = None
+    trial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A task's answer. Blobs as for a task: a body where the last step makes one, else an encoded object.
+
+    Attributes:
+        task_id: The task's.
+        milliseconds: Per hop: `preprocess_ms`, `stage_1_ms` … or `predict_ms`, `postprocess_ms`.
+        content_type: Of the body, where the last step makes one.
+        findings: What a trial found; None for every other task.
+    """
+
+    task_id: int
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    content_type: str | None = None
+    findings: Findings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a replica worker found in a trial (`trial`): whether the functions may leave it.
+
+    The trial's blobs are the answer's body, then the encoded prediction.
+
+    Attributes:
+        keep_input: Why `input_fn` must stay in the replica worker; None where it may move.
+        device_paths: The tensors of its result that the script itself had put on its device.
+        tensor_paths: All tensors of its result.
+        keep_output: Why `output_fn` must stay; None where the pool's answer is to be compared with this one.
+    """
+
+    keep_input: str | None
+    device_paths: frozenset[str]
+    tensor_paths: frozenset[str]
+    keep_output: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that raised: the class of the error by name, its text for the client, a line for the log, its status."""
+
+    task_id: int
+    kind: str
+    message: str
+    detail: str = ""
+    status: int = 500
+
+    def error(self) -> errors.ServingError:
+        """The error itself."""
+        error = errors.from_name(self.kind, self.message, self.status)
+        error.detail = self.detail
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has loaded everything and waits for tasks."""
+
+    pid: int
+    load_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """A process cannot start; `message` is the one line that says why."""
+
+    message: str
+    exit_code: int = errors.StartupError.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReady:
+    """Every replica has loaded and been warmed: the front end may start.
+
+    Attributes:
+        num_replicas: Healthy replicas.
+        num_devices: Different devices that they use.
+        front_end_workers: How many requests the engine can hold, so how many front-end workers are of use.
+    """
+
+    num_replicas: int
+    num_devices: int
+    front_end_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The engine's event loop is alive. Sent every `HEARTBEAT_S`, because a process can be there and do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptInfo:
+    """What the probe read from the user's script where no GPU is visible.
+
+    Attributes:
+        stages: `STAGES`, or 1.
+        functions: Names of the functions that it defines.
+        default_accept: `DEFAULT_ACCEPT`: the type to make when a client accepts anything; None where it says nothing.
+        sample: What `sample_input()` returned: a body and its content type.
+        import_error: Why the script cannot be imported without a GPU; the rest is then unknown.
+    """
+
+    stages: int = 1
+    functions: frozenset[str] = frozenset()
+    default_accept: str | None = None
+    sample: tuple[bytes, str] | None = None
+    import_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CudaReport:
+    """What torch and the driver say of CUDA.
+
+    Attributes:
+        count: GPUs that torch can use.
+        torch_version: Of the installed torch.
+        torch_cuda: The CUDA version that torch was built for; None for a CPU build.
+        driver_cuda: The CUDA version that the driver is for; None where there is no driver.
+        reason: Why torch can use none.
+    """
+
+    count: int
+    torch_version: str
+    torch_cuda: str | None
+    driver_cuda: str | None
+    reason: str
+
+
+Message = Any  # one of the classes above; `ipc` carries any of them

@@ -1,0 +1,253 @@
+"""The user's script: found by its path, imported under its own name, called as SageMaker's toolkits call it.
+
+Runs in the probe, in pool workers and in replica workers; never in the engine or a front-end worker. A function that
+has one parameter more than its contract gets a `Context` as well.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import CodeType, ModuleType
+from typing import Any
+
+from multigpu_inference.config import ModelSettings
+from multigpu_inference.errors import (
+    BadRequest,
+    FunctionFailed,
+    ModelError,
+    ScriptImportError,
+    ServingError,
+    UnsupportedMediaType,
+    from_status,
+)
+from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, ScriptInfo
+
+MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
+# Arguments by contract; a function with one more gets the context.
+_ARGUMENTS = {MODEL_FN: 1, INPUT_FN: 2, PREDICT_FN: 2, OUTPUT_FN: 2, TRANSFORM_FN: 4, SAMPLE_INPUT: 0}
+# The toolkits hand over text for exactly these types, bytes for all others.
+_LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
+_TEXT_TYPES = ("application/json", "text/csv")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a function is told beside its arguments; the names are those of the stock toolkit's context.
+
+    Attributes:
+        devices: `model_fn` and `predict_fn`: this replica's devices, one per stage, such as `("cuda:0", "cuda:1")`.
+            Empty in a pool worker.
+        replica_id: This replica's number, from 0; None in a pool worker.
+        num_replicas: How many replicas there are.
+        system_properties: `model_dir`, and `gpu_id`: the first GPU of this process, None where there is none.
+        request_id: Of the request being served; "" while loading.
+        headers: Of the request being served, names in lower case.
+    """
+
+    devices: tuple[str, ...] = ()
+    replica_id: int | None = None
+    num_replicas: int = 1
+    system_properties: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""
+        return self.headers.get(key.lower())
+
+    def get_all_request_header(self, idx: int) -> Mapping[str, str]:
+        """All headers of the request, names in lower case."""
+        return self.headers
+
+
+class UserModule:
+    """The imported script."""
+
+    def __init__(self, module: ModuleType) -> None:
+        """Look up the functions; `ModelError` where one that is needed is missing or does not fit its contract."""
+        self._module = module
+        self._functions = {name: function for name in _ARGUMENTS if callable(function := getattr(module, name, None))}
+        self._takes_context = {name: self._wants_context(name) for name in self._functions}
+        self._refuse_incomplete()
+
+    @classmethod
+    def load(cls, settings: ModelSettings) -> UserModule:
+        """Import the script by its path.
+
+        The model folder becomes the working folder and the code folder the first on `sys.path`, as in the stock
+        container.
+
+        Raises:
+            ModelError: where there is no script.
+            ScriptImportError: where importing it raises.
+        """
+        path = settings.script
+        if not path.is_file():
+            raise ModelError(f"there is no {path}: model.tar.gz must have the script in its code folder")
+        os.chdir(settings.model_dir)
+        sys.path.insert(0, str(settings.code_dir))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None  # a .py file always has a spec and a loader
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Under its own name, so that objects of its classes can be pickled here and unpickled in another worker.
+        sys.modules[path.stem] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as error:
+            raise ScriptImportError(f"{path.name} cannot be imported: {one_line(error)}") from error
+        return cls(module)
+
+    @property
+    def has_transform_fn(self) -> bool:
+        """Whether the script answers with `transform_fn` instead of the three functions."""
+        return TRANSFORM_FN in self._functions
+
+    def info(self) -> ScriptInfo:
+        """What the engine must know before it places anything; runs `sample_input()` where the script has one."""
+        stages = getattr(self._module, "STAGES", 1)
+        if not isinstance(stages, int) or isinstance(stages, bool) or not 1 <= stages <= 64:
+            raise ModelError(f"{self._name}: STAGES is {stages!r}; allowed is a whole number from 1 to 64")
+        accept = getattr(self._module, "DEFAULT_ACCEPT", None)
+        if accept is not None and not isinstance(accept, str):
+            raise ModelError(f"{self._name}: DEFAULT_ACCEPT is {accept!r}; allowed is a content type")
+        return ScriptInfo(
+            stages=stages,
+            functions=frozenset(self._functions),
+            default_accept=accept,
+            sample=self._sample(),
+        )
+
+    def call(self, function: str, context: Context, *arguments: Any) -> Any:
+        """Call one of the script's functions, with `context` behind its arguments where it has room for it."""
+        if self._takes_context[function]:
+            arguments = (*arguments, context)
+        return self._functions[function](*arguments)
+
+    def globals_assigned(self) -> list[str]:
+        """Globals of the script that answering a request assigns, by a `global` statement in a function that it runs.
+
+        Such a name carries something from one function to another, or from one request to the next, which only holds
+        where all of them run in one process.
+        """
+        return sorted(set().union(*(self._globals(name)[0] for name in STOCK_ORDER)))
+
+    def globals_from_model(self, function: str) -> list[str]:
+        """Globals that `model_fn` assigns and a function reads, perhaps not with every request: only a replica has them."""
+        return sorted(self._globals(MODEL_FN)[0] & self._globals(function)[1])
+
+    def _globals(self, function: str) -> tuple[set[str], set[str]]:
+        """The globals that a function, with the script's functions that it mentions, assigns, and those that it reads."""
+        assigned, read, seen = set[str](), set[str](), set[CodeType]()
+        todo = [getattr(self._functions.get(function), "__code__", None)]
+        while todo:
+            code = todo.pop()
+            if code is None or code in seen:
+                continue
+            seen.add(code)
+            for instruction in dis.get_instructions(code):
+                if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                    assigned.add(str(instruction.argval))
+                elif instruction.opname == "LOAD_GLOBAL":
+                    read.add(str(instruction.argval))
+            called = (getattr(vars(self._module).get(name), "__code__", None) for name in code.co_names)
+            todo += [*called, *(constant for constant in code.co_consts if isinstance(constant, CodeType))]
+        return assigned, read
+
+    @property
+    def _name(self) -> str:
+        return f"{self._module.__name__}.py"
+
+    def _sample(self) -> tuple[bytes, str] | None:
+        if SAMPLE_INPUT not in self._functions:
+            return None
+        try:
+            body, content_type = self.call(SAMPLE_INPUT, Context())
+            return bytes(memoryview(body.encode() if isinstance(body, str) else body)), str(content_type)
+        except BaseException as error:
+            raise ModelError(
+                f"{self._name}: sample_input() must return a body and its content type: {one_line(error)}"
+            ) from error
+
+    def _wants_context(self, name: str) -> bool:
+        try:
+            parameters = inspect.signature(self._functions[name]).parameters.values()
+        except (TypeError, ValueError):
+            return False  # a callable written in C has no signature to read
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return False
+        count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+        if not _ARGUMENTS[name] <= count <= _ARGUMENTS[name] + 1:
+            raise ModelError(
+                f"{self._name}: {name} has {count} parameters; its contract is {_ARGUMENTS[name]}, or one more for context"
+            )
+        return count == _ARGUMENTS[name] + 1
+
+    def _refuse_incomplete(self) -> None:
+        three = {INPUT_FN, PREDICT_FN, OUTPUT_FN}
+        has = set(self._functions)
+        if TRANSFORM_FN in has and has & three:
+            raise ModelError(f"{self._name} has transform_fn and {', '.join(sorted(has & three))}: use one or the other")
+        missing = {MODEL_FN} - has | (set() if TRANSFORM_FN in has else three - has)
+        if missing:
+            raise ModelError(f"{self._name} has no {', '.join(sorted(missing))}; there are no defaults for them here yet")
+
+
+def request_body(body: bytes | bytearray | memoryview, content_type: str) -> str | bytearray:
+    """The body as the toolkits hand it to `input_fn`: text for JSON and CSV, a byte array for everything else.
+
+    Raises:
+        BadRequest: where text is not UTF-8.
+    """
+    if content_type not in _TEXT_TYPES:
+        return bytearray(body)
+    try:
+        return bytes(body).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(f"a body of type {content_type} must be UTF-8") from None
+
+
+def as_serving_error(error: BaseException, function: str) -> ServingError:
+    """What a function raised, as an answer: its own status where it chose one, else 500 with a fixed text."""
+    if isinstance(error, ServingError):
+        answer = error
+    elif isinstance(status := getattr(error, "status_code", None), int) and 400 <= status < 600:
+        # sagemaker_inference.errors.BaseInferenceToolkitError, or a script's own like it
+        answer = from_status(status, str(getattr(error, "message", error)))
+    elif type(error).__name__ == "UnsupportedFormatError":
+        answer = UnsupportedMediaType()
+    else:
+        answer = FunctionFailed(f"{function} failed; the log has the reason under this request id")
+    answer.detail = f"{function}: {one_line(error)}"
+    return answer
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's class and its text, its lines joined: what is missing often stands in the second."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def as_body(answer: Any, accept: str) -> tuple[bytes, str]:
+    """A response from what `output_fn` or `transform_fn` returned: bytes, text, or a tuple of one and its content type.
+
+    Raises:
+        FunctionFailed: where it is something else.
+    """
+    content_type = accept
+    if isinstance(answer, tuple) and len(answer) == 2:
+        answer, content_type = answer[0], str(answer[1])
+    if isinstance(answer, str):
+        return answer.encode(), content_type
+    if isinstance(answer, bytes | bytearray | memoryview):
+        return bytes(answer), content_type
+    failed = FunctionFailed()
+    failed.detail = f"an answer must be bytes or text, or one of them and its content type, not {type(answer).__name__}"
+    raise failed
