@@ -1,0 +1,194 @@
+"""The engine: brings everything up, answers requests, drains, stops. Rows 4 to 9 of a request's way are `Request.run`.
+
+    start: probes ──► placement, capacity ──► pool and replicas, each replica warmed ──► functions placed with the sample
+    answer: deadline ──► admission ──► `Request.run` ──► answer, log line
+
+Every failure of a request becomes one line of JSON; every failure of the start one `StartupError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+
+from multigpu_inference import log
+from multigpu_inference.child_process import Command, ask
+from multigpu_inference.config import Settings
+from multigpu_inference.engine.admission import Admission
+from multigpu_inference.engine.capacity import Capacity, available_cores, plan_capacity
+from multigpu_inference.engine.devices import DEVICE_ORDER, cpu_devices, cuda_devices, gpu_is_present
+from multigpu_inference.engine.function_places import FunctionPlaces
+from multigpu_inference.engine.place_finder import PlaceFinder
+from multigpu_inference.engine.placement import Devices, plan_placement
+from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
+from multigpu_inference.engine.replica import Replicas
+from multigpu_inference.engine.request import Request
+from multigpu_inference.engine.worker_process import WorkerProcess
+from multigpu_inference.errors import DeadlineExceeded, ServingError, StartupError
+from multigpu_inference.ipc import Blob
+from multigpu_inference.messages import STOCK_ORDER, TRANSFORM_FN, Answer, Invocation, ScriptInfo, Task
+
+# What the stock toolkit makes for a client that accepts anything.
+_STOCK_ACCEPT = "application/json"
+# A task that is still running this long after the longest time that a request has is taken for a hang.
+_HANG_GRACE_S = 5.0
+
+
+class Engine:
+    """Pool, replicas and the requests between them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is started yet."""
+        self._settings = settings
+        self._script = ScriptInfo()
+        self.placement: tuple[Devices, ...] = ()
+        self.capacity: Capacity
+        self._places: FunctionPlaces
+        self._pool: ProcessPool
+        self._replicas: Replicas
+        self._finder: PlaceFinder
+        self._admission: Admission
+
+    async def wait_lost(self) -> None:
+        """Wait until all replicas, or all pool workers, have been given up: nothing can be answered any more."""
+        waiting = [asyncio.create_task(group.lost.wait()) for group in (self._replicas, self._pool)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def start(self) -> None:
+        """Bring everything up, every replica loaded and warmed; `StartupError` where that fails."""
+        settings = self._settings.engine
+        deadline = asyncio.get_running_loop().time() + settings.startup_timeout_s
+        self._script, gpus = await self._probe(deadline)
+        self.capacity = plan_capacity(settings, len(gpus), available_cores())
+        devices = gpus or cpu_devices(self.capacity.num_replicas, self._script.stages)
+        self.placement = plan_placement(devices, self._script.stages, self.capacity.num_replicas, settings.placement)
+        self._admission = Admission(self.capacity.admitted, self.capacity.max_queue_size)
+        self._places = FunctionPlaces(settings.preprocess, self._script)
+        hang_after_s = settings.request_timeout_s + _HANG_GRACE_S
+        self._pool = ProcessPool(settings, self.capacity.pool_workers, hang_after_s)
+        self._replicas = Replicas(settings, self.capacity, self.placement, hang_after_s, self._warm_up)
+        self._finder = PlaceFinder(self._places, self._pool, self._replicas)
+        self._log_plan()
+        await self._start_workers()
+
+    async def answer(self, invocation: Invocation, body: Blob) -> tuple[Answer, bytes]:
+        """Answer one request, whatever happens to it, by its deadline."""
+        request = Request(self._with_accept(invocation), body)
+        error: ServingError | None = None
+        answer_body, content_type = b"", "application/json"
+        try:
+            async with asyncio.timeout_at(invocation.deadline), self._admission.place():
+                answer_body = await self._finder.answer(request)
+            content_type = request.content_type
+        except TimeoutError:
+            error = DeadlineExceeded()
+        except ServingError as failed:
+            error = failed
+        except Exception as fault:  # a fault of ours must cost one request, not the connection
+            log.exception("request_failed", fault, request_id=invocation.request_id)
+            error = ServingError()
+        if error is not None:
+            answer_body = error.body(invocation.request_id)
+        measured = request.measured()
+        attributes = {name: str(value) for name, value in measured.items()}
+        status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
+        answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s)
+        log.event(
+            "request",
+            request_id=invocation.request_id,
+            inference_id=invocation.headers.get("x-amzn-sagemaker-inference-id"),
+            status=answer.status,
+            error=error and error.code,
+            reason=error and (error.detail or error.message),
+            content_type=content_type,
+            bytes_in=len(body),
+            bytes_out=len(answer_body),
+            total_ms=round((time.monotonic() - invocation.arrived) * 1e3, 1),
+            **measured,
+        )
+        return answer, answer_body
+
+    async def drain(self) -> None:
+        """Refuse what is new and wait until the last request has its answer."""
+        await self._admission.drain()
+
+    async def stop(self) -> None:
+        """End all workers."""
+        await asyncio.gather(self._pool.stop(), self._replicas.stop())
+
+    async def _probe(self, deadline: float) -> tuple[ScriptInfo, tuple[str, ...]]:
+        """What the script says of itself, and the GPUs; both in processes of their own, side by side."""
+        script = Command("script-probe", "multigpu_inference.engine.script_probe", (), NO_GPU)
+        cuda = Command("device-probe", "multigpu_inference.engine.device_probe", (), DEVICE_ORDER)
+        wants_gpu = self._settings.engine.devices
+        if wants_gpu == "cpu" or (wants_gpu == "auto" and not gpu_is_present()):
+            return await ask(script, deadline), ()
+        info, report = await asyncio.gather(ask(script, deadline), ask(cuda, deadline))
+        return info, cuda_devices(report)
+
+    async def _start_workers(self) -> None:
+        groups = [self._replicas, *([self._pool] if self._places.use_pool else [])]
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for group in groups:
+                    starting.create_task(group.start())
+        except BaseExceptionGroup as failed:
+            await self.stop()
+            raise failed.exceptions[0] from None
+        if self._script.sample is not None and self._places.unknown:
+            request = Request(*self._sample_request())
+            try:
+                await self._finder.answer(request)
+            except ServingError as error:
+                await self.stop()
+                raise _sample_failure("replica-0", error) from None
+
+    async def _warm_up(self, worker: WorkerProcess) -> None:
+        """Let a replica answer the sample, in the stock order, before it gets a request."""
+        if self._script.sample is None:
+            return
+        invocation, body = self._sample_request()
+        steps = (TRANSFORM_FN,) if TRANSFORM_FN in self._script.functions else STOCK_ORDER
+        worker.reserve()
+        try:
+            await worker.run(Task(0, steps, invocation), [body])
+        except ServingError as error:
+            raise _sample_failure(worker.name, error) from None
+
+    def _sample_request(self) -> tuple[Invocation, bytes]:
+        assert self._script.sample is not None
+        body, content_type = self._script.sample
+        now = time.monotonic()
+        deadline = now + self._settings.engine.startup_timeout_s
+        return self._with_accept(Invocation("sample", content_type, "", {}, now, deadline)), body
+
+    def _with_accept(self, invocation: Invocation) -> Invocation:
+        """The default where the client accepts anything: the operator's, the script's, or the stock toolkit's."""
+        if invocation.accept not in ("", "*/*"):
+            return invocation
+        default = self._settings.model.default_accept or self._script.default_accept or _STOCK_ACCEPT
+        return dataclasses.replace(invocation, accept=default)
+
+    def _log_plan(self) -> None:
+        log.event("plan", placement=self.placement, stages=self._script.stages, **dataclasses.asdict(self.capacity))
+        if self._script.import_error is not None:
+            log.event(
+                "script_not_imported_without_gpu", reason=self._script.import_error, costs="nothing runs in the process pool"
+            )
+        workers = self._settings.front_end.workers
+        devices = len({device for replica in self.placement for device in replica})
+        if workers is not None and workers < self.capacity.front_end_workers:
+            log.event(
+                "few_front_end_workers",
+                message=f"SAGEMAKER_MODEL_SERVER_WORKERS={workers} lets {workers} requests in at a time: "
+                f"at most {min(workers * self._script.stages, devices)} of {devices} devices can be busy at once",
+            )
+
+
+def _sample_failure(worker: str, error: ServingError) -> StartupError:
+    return StartupError(f"sample_input() cannot be answered by {worker}: {error.detail or error.message}")

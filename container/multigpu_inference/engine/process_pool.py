@@ -1,0 +1,32 @@
+"""The process pool: `input_fn` and `output_fn` on the CPU cores that the replicas leave, one task a worker at a time.
+
+A worker that dies is replaced by a warm spare at once, because importing a script with torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from multigpu_inference.child_process import Command
+from multigpu_inference.config import EngineSettings
+from multigpu_inference.engine.worker_group import WorkerGroup
+
+# Set before the process imports anything: what the libraries read at import cannot be changed later.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+class ProcessPool(WorkerGroup):
+    """The pool workers."""
+
+    def __init__(self, settings: EngineSettings, count: int, hang_after_s: float) -> None:
+        """A pool of `count` workers and a spare; nothing is started yet."""
+        numbers = itertools.count()
+        super().__init__(
+            lambda slot: Command(f"pool-{next(numbers)}", "multigpu_inference.engine.pool_worker", (), ONE_THREAD | NO_GPU),
+            count,
+            room=1,
+            startup_timeout_s=settings.startup_timeout_s,
+            hang_after_s=hang_after_s,
+            keep_spare=True,
+        )

@@ -1,0 +1,85 @@
+"""A replica worker: one copy of the model on its own devices, `model_fn` once and then `predict_fn` for each request.
+
+The engine sets the environment before this process starts: `CUDA_VISIBLE_DEVICES` holds this replica's devices only, so
+the first of them is `cuda:0` here, and the thread count of the CPU libraries. `model_fn` runs on the thread that runs
+`predict_fn`, once per process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from multigpu_inference import process
+from multigpu_inference.config import Settings
+from multigpu_inference.engine import worker
+from multigpu_inference.engine.script_runner import ScriptRunner
+from multigpu_inference.engine.trial import run_trial
+from multigpu_inference.errors import DeviceError, ModelError
+from multigpu_inference.ipc import Blob, FrameSocket
+from multigpu_inference.messages import Result, Task
+from multigpu_inference.user_module import MODEL_FN, Context, UserModule, one_line
+
+
+def load(replica_id: int, num_replicas: int, devices: tuple[str, ...]) -> worker.RunTask:
+    """Take the devices, import the script, load the model.
+
+    Args:
+        replica_id: This replica's number, from 0.
+        num_replicas: How many there are.
+        devices: One per stage, as this process sees them.
+    """
+    _initialise_cuda(devices)
+    settings = Settings.from_env(os.environ).model
+    on_gpu = next((int(d.removeprefix("cuda:")) for d in devices if d.startswith("cuda:")), None)
+    properties = {"model_dir": str(settings.model_dir), "gpu_id": on_gpu}
+    context = Context(devices, replica_id, num_replicas, properties)
+    script = UserModule.load(settings)
+    runner = ScriptRunner(script, context, _load_model(script, context), devices[0])
+
+    def run(task: Task, blobs: Sequence[Blob]) -> tuple[Result, list[Blob]]:
+        return run_trial(runner, task, blobs) if task.trial else runner.run(task, blobs)
+
+    return run
+
+
+def _load_model(script: UserModule, context: Context) -> Any:
+    replica_id, devices = context.replica_id, context.devices
+    try:
+        model = script.call(MODEL_FN, context, context.system_properties["model_dir"])
+    except BaseException as error:
+        raise ModelError(f"model_fn failed on replica {replica_id}: {one_line(error)}") from error
+    stages = getattr(model, "stages", None)
+    if isinstance(stages, Sequence) and len(stages) != len(devices):
+        raise ModelError(
+            f"model_fn returned a model with {len(stages)} stages on replica {replica_id}, but STAGES is {len(devices)}"
+        )
+    return model
+
+
+def _initialise_cuda(devices: tuple[str, ...]) -> None:
+    """Fix the placement before the script can: CUDA reads `CUDA_VISIBLE_DEVICES` once, when it is initialised."""
+    expected = len({d for d in devices if d.startswith("cuda:")})
+    if not expected:
+        return
+    import torch
+
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        raise DeviceError(f"CUDA cannot be initialised for {', '.join(devices)}: {one_line(error)}") from error
+    if torch.cuda.device_count() != expected:
+        raise DeviceError(f"{expected} GPUs are to be visible to this replica, CUDA sees {torch.cuda.device_count()}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a worker: `FD PARENT_PID NAME REPLICA_ID NUM_REPLICAS DEVICE,DEVICE`."""
+    engine = FrameSocket(process.start_as_child(arguments[:3]))
+    replica_id, num_replicas, devices = int(arguments[3]), int(arguments[4]), tuple(arguments[5].split(","))
+    worker.serve(engine, lambda: load(replica_id, num_replicas, devices))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,112 @@
+"""Whose turn it is: round robin over the workers that have room, and an orderly, two-class queue for who finds none.
+
+Two rules, used for replicas and pool workers alike. A turn never waits for a busy worker while another has room. Urgent
+tasks (`output_fn`: they finish a request and free what it holds) go before others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from multigpu_inference.engine.worker_process import WorkerProcess
+from multigpu_inference.errors import Unavailable
+
+
+class RoundRobin:
+    """Takes turns over numbered places."""
+
+    def __init__(self, count: int) -> None:
+        """Begin with place 0 of `count`."""
+        self._count = count
+        self._next = 0
+
+    def take(self, free: Callable[[int], bool] = lambda place: True) -> int | None:
+        """The next place in turn that is free, or None where none is."""
+        for step in range(self._count):
+            place = (self._next + step) % self._count
+            if free(place):
+                self._next = (place + 1) % self._count
+                return place
+        return None
+
+
+class Scheduler:
+    """Gives out places on workers. The number that wait is bounded by the engine's admission."""
+
+    def __init__(self, count: int, room: int, *, refuse_when_none: bool) -> None:
+        """Begin without workers.
+
+        Args:
+            count: Slots; slot i holds a worker or, while it is being replaced, None.
+            room: Tasks that one worker may hold.
+            refuse_when_none: Whether tasks are refused while no slot has a worker; else they wait for one.
+        """
+        self.workers: list[WorkerProcess | None] = [None] * count
+        self._room = room
+        self._refuse_when_none = refuse_when_none
+        self._turns = RoundRobin(count)
+        self._queues: tuple[deque[asyncio.Future[WorkerProcess]], deque[asyncio.Future[WorkerProcess]]] = (
+            deque(),
+            deque(),
+        )
+
+    @property
+    def healthy(self) -> int:
+        """Slots that have a living worker."""
+        return sum(worker is not None and worker.alive for worker in self.workers)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a worker."""
+        return sum(map(len, self._queues))
+
+    async def reserve(self, *, urgent: bool = False) -> WorkerProcess:
+        """Reserve a place on the next worker in turn that has room, waiting for one where all are full.
+
+        Raises:
+            Unavailable: where there is no worker and tasks are not to wait for one.
+        """
+        if self._refuse_when_none and not self.healthy:
+            raise Unavailable
+        if not self.waiting and (slot := self._turns.take(self._has_room)) is not None:
+            return self._take(slot)
+        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        queue = self._queues[0 if urgent else 1]
+        queue.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn in queue:
+                queue.remove(turn)
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                turn.result().release()
+            raise
+
+    def changed(self) -> None:
+        """A worker has room, has come or has gone: give places to those who wait."""
+        if self._refuse_when_none and not self.healthy:
+            self._refuse_all()
+        for queue in self._queues:
+            while queue and (slot := self._turns.take(self._has_room)) is not None:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(self._take(slot))
+
+    def _refuse_all(self) -> None:
+        for queue in self._queues:
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_exception(Unavailable())
+
+    def _take(self, slot: int) -> WorkerProcess:
+        worker = self.workers[slot]
+        assert worker is not None  # `_has_room` said so
+        worker.reserve()
+        return worker
+
+    def _has_room(self, slot: int) -> bool:
+        worker = self.workers[slot]
+        return worker is not None and worker.alive and worker.in_flight < self._room

@@ -1,0 +1,128 @@
+"""Runs consecutive functions of the user's script for one task, in whichever worker it stands.
+
+    pool worker     (input_fn)  or  (output_fn)
+    replica worker  (predict_fn), with input_fn before it or output_fn after it where those cannot leave; (transform_fn)
+
+What a function raises becomes an answer here; its trace goes no further than the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from multigpu_inference.engine import codec, hops, structure
+from multigpu_inference.errors import DeadlineExceeded, FunctionFailed, UnknownStructure
+from multigpu_inference.ipc import Blob
+from multigpu_inference.messages import (
+    INPUT_FN,
+    OUTPUT_FN,
+    PREDICT_FN,
+    TRANSFORM_FN,
+    Invocation,
+    Result,
+    Task,
+)
+from multigpu_inference.user_module import Context, UserModule, as_body, as_serving_error, one_line, request_body
+
+
+class ScriptRunner:
+    """The script's functions, with the model and the context that this process has for them."""
+
+    def __init__(self, script: UserModule, context: Context, model: Any = None, device: str = "cpu") -> None:
+        """Keep what calls need.
+
+        Args:
+            script: The imported script.
+            context: What functions are told; each request's own headers are added to it.
+            model: What `model_fn` returned; None in a pool worker.
+            device: Where tensors go that the script had put on its device: the replica's first.
+        """
+        self._script = script
+        self._context = context
+        self._model = model
+        self._device = device
+
+    def run(self, task: Task, blobs: Sequence[Blob]) -> tuple[Result, list[Blob]]:
+        """Run a task's steps in order.
+
+        Raises:
+            ServingError: what a function raised, as an answer.
+        """
+        # The probe could not read a script that needs a GPU to be imported: only here is it known to have transform_fn.
+        steps = (TRANSFORM_FN,) if self._script.has_transform_fn else task.steps
+        takes_body = steps[0] in (INPUT_FN, TRANSFORM_FN)
+        value: Any = blobs[0] if takes_body else self.decode(blobs, task)
+        content_type: str | None = None
+        with hops.recording() as milliseconds:
+            for step in steps:
+                value = self.call(step, value, task.invocation)
+            if steps[-1] in (OUTPUT_FN, TRANSFORM_FN):
+                body, content_type = as_body(value, task.invocation.accept)
+                out: list[Blob] = [body]
+            else:
+                out = self.encode(value, steps[-1])
+        return Result(task.task_id, dict(milliseconds), content_type), out
+
+    def call(self, step: str, value: Any, invocation: Invocation) -> Any:
+        """Run one function on what the one before it gave, timed; `ServingError` where it raises or it is too late to."""
+        if time.monotonic() > invocation.deadline:
+            raise DeadlineExceeded  # nobody waits for the answer any more
+        context = dataclasses.replace(self._context, request_id=invocation.request_id, headers=invocation.headers)
+        try:
+            if step == INPUT_FN:
+                with hops.timed("preprocess_ms"):
+                    body = request_body(value, invocation.content_type)
+                    return self._script.call(step, context, body, invocation.content_type)
+            if step == PREDICT_FN:
+                return self._predict(context, value)
+            if step == OUTPUT_FN:
+                with hops.timed("postprocess_ms"):
+                    return self._script.call(step, context, value, invocation.accept)
+            with hops.timed("predict_ms"):
+                body = request_body(value, invocation.content_type)
+                return self._script.call(step, context, self._model, body, invocation.content_type, invocation.accept)
+        except BaseException as error:
+            answer = as_serving_error(error, step)
+            raise answer from (None if answer is error else error)
+
+    def decode(self, blobs: Sequence[Blob], task: Task) -> Any:
+        """An object from another worker, with its tensors where the script had put them.
+
+        Raises:
+            UnknownStructure: where it has a tensor in a place that no trial has looked at.
+        """
+        value = codec.decode(blobs)
+        if task.tensor_paths is None or self._device.startswith("cpu"):
+            return value
+        if not structure.tensor_paths(value) <= task.tensor_paths:
+            raise UnknownStructure
+        return structure.place_tensors(value, task.device_paths, lambda tensor: tensor.to(self._device))
+
+    def keeps(self, function: str) -> str | None:
+        """Why a function must stay in the replica worker, as far as its code tells; None where it does not."""
+        shared = self._script.globals_assigned()
+        if shared:
+            return f"the functions assign the global {shared[0]}, which others may read"
+        from_model = self._script.globals_from_model(function)
+        return f"it reads the global {from_model[0]}, which model_fn sets" if from_model else None
+
+    def encode(self, value: Any, step: str) -> list[Blob]:
+        """An object for another worker; `FunctionFailed` where it does not pickle."""
+        try:
+            return codec.encode(value)
+        except Exception as error:
+            failed = FunctionFailed(f"{step} failed; the log has the reason under this request id")
+            failed.detail = f"what {step} returned does not pickle: {one_line(error)}"
+            raise failed from error
+
+    def _predict(self, context: Context, data: Any) -> Any:
+        """Run `predict_fn`; a pipeline within it records its stages, anything else counts as one hop."""
+        with hops.recording() as within, hops.timed("predict_ms"):
+            prediction = self._script.call(PREDICT_FN, context, data, self._model)
+        total = within.pop("predict_ms")
+        for name, milliseconds in (within or {"predict_ms": total}).items():
+            hops.record(name, milliseconds)
+        return prediction

@@ -1,0 +1,148 @@
+"""The engine's process: its socket for front-end workers, its word to the supervisor, its signals.
+
+Run as `python -m multigpu_inference.engine.server FD PARENT_PID NAME RUN_DIR`. Front-end workers connect to
+`RUN_DIR/engine.sock`. SIGTERM drains and ends with exit code 0; a second one, or the drain's limit, ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from multigpu_inference import log, process
+from multigpu_inference.config import MAX_FRONT_END_WORKERS, Settings
+from multigpu_inference.engine.engine import Engine
+from multigpu_inference.errors import StartupError
+from multigpu_inference.ipc import FrameStream
+from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReady, Heartbeat, Invocation, StartFailed
+from multigpu_inference.run_folder import ENGINE_SOCKET
+
+# All front-end workers may connect at once; a connection beyond the backlog fails.
+_BACKLOG = 2 * MAX_FRONT_END_WORKERS
+DRAIN_LIMIT_S = 20.0  # SageMaker kills 30 s after SIGTERM
+
+
+async def serve(settings: Settings, supervisor: FrameStream, run_dir: Path) -> int:
+    """Run the engine until it is told to stop, or has no worker left; the exit code."""
+    stop = _stop_signals()
+    engine = Engine(settings)
+    starting = asyncio.create_task(engine.start())
+    stopped = asyncio.create_task(stop.acquire())
+    try:
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return 0
+        starting.result()
+    except StartupError as error:
+        await supervisor.send(StartFailed(str(error), error.exit_code))
+        return error.exit_code
+    finally:
+        starting.cancel()
+        await asyncio.wait([starting])
+
+    connections = Connections(engine)
+    server = await asyncio.start_unix_server(connections.accept, run_dir / ENGINE_SOCKET, backlog=_BACKLOG)
+    devices = {device for replica in engine.placement for device in replica}
+    await supervisor.send(EngineReady(len(engine.placement), len(devices), engine.capacity.front_end_workers))
+    beating = asyncio.create_task(_beat(supervisor))
+    lost = asyncio.create_task(engine.wait_lost())
+    await asyncio.wait([stopped, lost], return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.done():
+        log.event("no_worker_left")
+    else:
+        await _drain(engine, stop)
+    server.close()
+    beating.cancel()
+    lost.cancel()
+    await connections.close()
+    await engine.stop()
+    return 0 if stopped.done() else NO_WORKER_LEFT
+
+
+async def _beat(supervisor: FrameStream) -> None:
+    """Tell the supervisor that this loop is alive."""
+    with contextlib.suppress(OSError):  # it has gone; the kernel ends this process as well
+        while True:
+            await supervisor.send(Heartbeat())
+            await asyncio.sleep(HEARTBEAT_S)
+
+
+async def _drain(engine: Engine, stop: asyncio.Semaphore) -> None:
+    """Finish what is in flight, unless a second signal or the limit comes first."""
+    log.event("draining")
+    drained = asyncio.create_task(engine.drain())
+    again = asyncio.create_task(stop.acquire())
+    await asyncio.wait([drained, again], timeout=DRAIN_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+    log.event("drained" if drained.done() else "drain_cut_short")
+    again.cancel()
+    drained.cancel()
+
+
+def _stop_signals() -> asyncio.Semaphore:
+    """A semaphore that each SIGTERM releases once."""
+    stop = asyncio.Semaphore(0)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.release)
+    return stop
+
+
+class Connections:
+    """The front end's connections. Each may have several requests in flight; all end when it does."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Answer with `engine`."""
+        self._engine = engine
+        self._open: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a new connection."""
+        connection = asyncio.create_task(self._serve(FrameStream(reader, writer)))
+        self._open.add(connection)
+        connection.add_done_callback(self._open.discard)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for connection in self._open:
+            connection.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _serve(self, stream: FrameStream) -> None:
+        """Read requests until the other side has gone, then give up on what it waited for."""
+        requests = set[asyncio.Task[None]]()
+        try:
+            while True:
+                invocation, (body,) = await stream.receive()
+                request = asyncio.create_task(self._answer(stream, invocation, body))
+                requests.add(request)
+                request.add_done_callback(requests.discard)
+        except (EOFError, OSError):
+            pass
+        finally:
+            for request in requests:
+                request.cancel()
+            stream.close()
+
+    async def _answer(self, stream: FrameStream, invocation: Invocation, body: bytes) -> None:
+        answer, answer_body = await self._engine.answer(invocation, body)
+        try:
+            await stream.send(answer, [answer_body])
+        except OSError:
+            log.event("client_gone", request_id=invocation.request_id)
+
+
+def main() -> int:
+    """Run the engine's process."""
+    sock = process.start_as_child(sys.argv[1:4])
+
+    async def run() -> int:
+        supervisor = await FrameStream.from_socket(sock)
+        return await serve(Settings.from_env(os.environ), supervisor, Path(sys.argv[4]))
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

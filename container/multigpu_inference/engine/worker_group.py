@@ -1,0 +1,206 @@
+"""A fixed number of workers of one kind, kept alive: tasks go to the next in turn, who dies is replaced.
+
+    run ──► scheduler: the next worker in turn with room ──► its answer
+                 ├─ it died while this waited in it: to another
+                 └─ it died while it worked on this: once more, on another ──► died again: 422
+
+A worker that dies is replaced at once, by a warm spare where the group keeps one; where workers die soon after their start,
+new ones are started after ever longer pauses. A slot whose workers fail to start five times in a row is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from multigpu_inference import log
+from multigpu_inference.child_process import Command
+from multigpu_inference.engine.scheduler import Scheduler
+from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
+from multigpu_inference.errors import StartupError, Unprocessable, WorkerDied, WorkerLost
+from multigpu_inference.ipc import Blob
+from multigpu_inference.messages import Task
+
+Prepare: TypeAlias = Callable[[WorkerProcess], Awaitable[None]]
+
+_STABLE_AFTER_S = 60.0
+_LONGEST_PAUSE_S = 30.0
+_GIVE_UP_AFTER_FAILURES = 5
+_DEATHS_AT_MOST = 2  # workers that one task may cost
+
+
+class WorkerGroup:
+    """The workers of one kind."""
+
+    def __init__(
+        self,
+        command: Callable[[int], Command],
+        count: int,
+        room: int,
+        *,
+        startup_timeout_s: float,
+        hang_after_s: float,
+        keep_spare: bool = False,
+        refuse_when_none: bool = False,
+        prepare: Prepare | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            command: How the worker of a slot is started. Where a spare is kept, any slot's must do for any other.
+            count: Workers.
+            room: Tasks that one worker may hold.
+            startup_timeout_s: How long one may take to be ready.
+            hang_after_s: How long a task may take before its worker is killed.
+            keep_spare: Whether one more worker is kept warm to take a dead one's place at once.
+            refuse_when_none: Whether tasks are refused while no worker lives; else they wait.
+            prepare: What is done with a ready worker before it gets its first request.
+        """
+        self._command = command
+        self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none)
+        self._startup_timeout_s = startup_timeout_s
+        self._patience = Patience(startup_timeout_s, hang_after_s)
+        self._keep_spare = keep_spare
+        self._prepare = prepare
+        self._stopping = False
+        self._spare: asyncio.Task[WorkerProcess] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        self.lost = asyncio.Event()
+
+    @property
+    def workers(self) -> Sequence[WorkerProcess | None]:
+        """By slot; None while one is being replaced."""
+        return self._scheduler.workers
+
+    @property
+    def healthy(self) -> int:
+        """Workers that live."""
+        return self._scheduler.healthy
+
+    async def start(self) -> None:
+        """Start all workers, side by side; `StartupError` as soon as one fails."""
+        slots = range(len(self._scheduler.workers))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for slot in slots:
+                    group.create_task(self._start_first(slot))
+        except BaseExceptionGroup as failed:
+            await self.stop()
+            raise failed.exceptions[0] from None
+        self._keepers = [asyncio.create_task(self._keep(slot), name=f"keep {slot}") for slot in slots]
+        self._start_spare()
+
+    async def run(self, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
+        """Run a task on the next worker in turn; on another where that one dies of something else, or this once of it.
+
+        Raises:
+            ServingError: what the task raised; `Unavailable` where no worker lives.
+            Unprocessable: where two workers died while they worked on it.
+        """
+        deaths = 0
+        while True:
+            worker = await self._scheduler.reserve(urgent=urgent or deaths > 0)
+            try:
+                return await worker.run(task, blobs)
+            except WorkerLost:
+                reason = "its worker ended before it came to it"
+            except WorkerDied:
+                deaths += 1
+                reason = "its worker ended while it worked on it"
+                if deaths == _DEATHS_AT_MOST:
+                    raise Unprocessable from None
+            log.event("task_tried_again", request_id=task.invocation.request_id, steps=task.steps, because=reason)
+
+    async def stop(self) -> None:
+        """End all workers and wait until they have ended."""
+        self._stopping = True
+        tasks = [*self._keepers, *([self._spare] if self._spare else [])]
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        workers = [w for w in [*self._scheduler.workers, *ended] if isinstance(w, WorkerProcess)]
+        await asyncio.gather(*(worker.stop() for worker in workers))
+
+    async def _start_first(self, slot: int) -> None:
+        self._install(slot, await self._start_worker(slot))
+
+    async def _start_worker(self, slot: int) -> WorkerProcess:
+        deadline = asyncio.get_running_loop().time() + self._startup_timeout_s
+        worker = await WorkerProcess.start(self._command(slot), deadline, self._patience)
+        if self._prepare is not None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._prepare(worker)
+            except BaseException as error:
+                await worker.stop()
+                if isinstance(error, TimeoutError):
+                    raise StartupError(f"{worker.name} was not warmed up in time") from None
+                raise
+        return worker
+
+    def _install(self, slot: int, worker: WorkerProcess) -> None:
+        worker.on_room = self._scheduler.changed
+        self._scheduler.workers[slot] = worker
+        self._scheduler.changed()
+
+    def _start_spare(self) -> None:
+        if self._keep_spare and not self._stopping:
+            self._spare = asyncio.create_task(self._start_worker(len(self._scheduler.workers)), name="spare")
+
+    async def _keep(self, slot: int) -> None:
+        """Replace the slot's worker whenever it dies, until it is given up or the group stops."""
+        deaths = 0  # in short succession
+        while (worker := self._scheduler.workers[slot]) is not None:
+            code = await worker.wait_closed()
+            self._scheduler.workers[slot] = None
+            self._scheduler.changed()
+            deaths = 0 if time.monotonic() - worker.started_at > _STABLE_AFTER_S else deaths + 1
+            log.event("worker_died", worker=worker.name, pid=worker.pid, reason=_reason(code))
+            replacement = await self._take_spare() or await self._start_again(slot, deaths)
+            if replacement is not None:
+                self._install(slot, replacement)
+        log.event("worker_given_up", slot=slot)
+        if all(keeper.done() for keeper in self._keepers if keeper is not asyncio.current_task()):
+            self.lost.set()
+
+    async def _take_spare(self) -> WorkerProcess | None:
+        """The spare, once it is ready, and a new one in its place; None where there is none to be had."""
+        if self._spare is None:
+            return None
+        spare, self._spare = self._spare, None
+        try:
+            worker = await spare
+        except StartupError as error:
+            log.event("worker_failed_to_start", reason=str(error))
+            return None
+        finally:
+            self._start_spare()
+        return worker if worker.alive else None
+
+    async def _start_again(self, slot: int, deaths: int) -> WorkerProcess | None:
+        """A new worker, after a pause where the last ones died early; None where five starts in a row have failed."""
+        for failures in range(_GIVE_UP_AFTER_FAILURES):
+            await asyncio.sleep(_pause_s(deaths + failures))
+            try:
+                return await self._start_worker(slot)
+            except StartupError as error:
+                log.event("worker_failed_to_start", slot=slot, reason=str(error), failures=failures + 1)
+        return None
+
+
+def _pause_s(mishaps: int) -> float:
+    """None before the first new start, then 1, 2, 4 … seconds."""
+    return min(_LONGEST_PAUSE_S, 2.0 ** (mishaps - 2)) if mishaps > 1 else 0.0
+
+
+def _reason(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,215 @@
+"""One worker process as the engine sees it: started, ready by a deadline, given tasks, found dead or hung.
+
+    start ──► WorkerReady ──► run(task) … run(task) ──► the socket ends: dead
+                  └─ StartFailed: StartupError
+
+A worker may hold several tasks, which it does in order. When it dies, the oldest is what it was working on; the others only
+waited. A caller that gives up on a task leaves it with the worker: its place is free again only when the answer has come. A
+task that is worked on longer than any request may take is taken for a hang, and the process is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from multigpu_inference import log, process
+from multigpu_inference.child_process import LAST_WORDS_S, Command, first_message, spawn
+from multigpu_inference.errors import WorkerDied, WorkerLost
+from multigpu_inference.ipc import Blob, FrameStream
+from multigpu_inference.messages import Failure, Result, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A worker's answer to a task, with the worker's name."""
+
+    result: Result
+    blobs: list[bytes]
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker may take, in seconds.
+
+    Attributes:
+        first_task_s: For its first task, with which many models warm up.
+        task_s: For any later one.
+    """
+
+    first_task_s: float
+    task_s: float
+
+
+class WorkerProcess:
+    """A ready worker with the tasks that it holds."""
+
+    def __init__(self, name: str, child: asyncio.subprocess.Process, stream: FrameStream, patience: Patience) -> None:
+        """Use `start`."""
+        self.name = name
+        self.started_at = time.monotonic()
+        self.on_room: Callable[[], None] = lambda: None
+        self._child = child
+        self._stream = stream
+        self._patience = patience
+        self._limit_s = patience.first_task_s
+        self._ids = itertools.count()
+        self._reserved = 0
+        self._waiting: dict[int, tuple[Task, asyncio.Future[Reply]]] = {}  # oldest first
+        self._timer: asyncio.TimerHandle | None = None
+        self._alive = True
+        self._stopping = False
+        self._watcher = asyncio.create_task(self._watch(), name=f"watch {name}")
+
+    @classmethod
+    async def start(cls, command: Command, deadline: float, patience: Patience) -> WorkerProcess:
+        """Start a worker and wait until it is ready.
+
+        Args:
+            command: What to start.
+            deadline: By when it must be ready, on the loop's clock.
+            patience: How long its tasks may take.
+
+        Raises:
+            StartupError: where it does not become ready.
+        """
+        child, stream = await spawn(command)
+        try:
+            ready = await first_message(command, child, stream, deadline)
+        except BaseException:
+            stream.close()
+            process.kill_group(child.pid)
+            await child.wait()
+            raise
+        log.event("worker_ready", worker=command.name, pid=ready.pid, load_ms=round(ready.load_ms))
+        return cls(command.name, child, stream, patience)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be given tasks."""
+        return self._alive
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks that it holds, those included whose caller has given up, and places reserved."""
+        return len(self._waiting) + self._reserved
+
+    def reserve(self) -> None:
+        """Take a place; `run` or `release` must follow."""
+        self._reserved += 1
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+        self._reserved -= 1
+        self.on_room()
+
+    async def run(self, task: Task, blobs: Sequence[Blob]) -> Reply:
+        """Run a task on a place reserved before.
+
+        Raises:
+            ServingError: what the task raised.
+            WorkerDied: where the process ended while it worked on this task.
+            WorkerLost: where it ended before it got to it.
+        """
+        self._reserved -= 1
+        if not self._alive:
+            raise WorkerLost
+        task = dataclasses.replace(task, task_id=next(self._ids))
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[task.task_id] = (task, reply)
+        if self._timer is None:
+            self._time_the_oldest()
+        try:
+            await self._stream.send(task, blobs)
+        except OSError:
+            self._close()
+        except asyncio.CancelledError:
+            reply.cancel()
+            raise
+        return await reply
+
+    async def wait_closed(self) -> int:
+        """Wait until the process has ended; its return code, negative for a signal's number."""
+        await asyncio.wait([self._watcher])
+        return await self._child.wait()
+
+    async def stop(self, grace_s: float = 2.0) -> None:
+        """End the process: by closing its socket, and by force where it takes longer than `grace_s`."""
+        self._stopping = True
+        self._close()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._child.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.kill()
+            await self._child.wait()
+
+    def kill(self) -> None:
+        """End the process and all that it started, at once."""
+        process.kill_group(self._child.pid)
+
+    def _time_the_oldest(self) -> None:
+        """Give the task that is worked on its time, from now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._hung)
+
+    def _hung(self) -> None:
+        task, _ = next(iter(self._waiting.values()))
+        log.event("worker_hung", worker=self.name, request_id=task.invocation.request_id, steps=task.steps)
+        self.kill()
+
+    async def _watch(self) -> None:
+        """Take answers until the process has ended, or has closed its socket, which comes to the same."""
+        reading, ended = asyncio.create_task(self._read()), asyncio.create_task(self._child.wait())
+        try:
+            await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
+            # Its last answers may still be in the socket; and it should end by itself, so that its exit code is its own.
+            await asyncio.wait([reading, ended], timeout=LAST_WORDS_S)
+        finally:
+            reading.cancel()
+            ended.cancel()
+            if not self._stopping:
+                self.kill()  # with what it may have started
+            self._close()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message, blobs = await self._stream.receive()
+                _, reply = self._waiting.pop(message.task_id)
+                self._limit_s = self._patience.task_s
+                self._time_the_oldest()
+                if not reply.done():  # done: its caller has given up
+                    if isinstance(message, Failure):
+                        reply.set_exception(message.error())
+                    else:
+                        reply.set_result(Reply(message, blobs, self.name))
+                self.on_room()
+        except (EOFError, OSError):
+            return
+        except Exception as error:  # user code has written into the socket: nothing that follows can be trusted
+            log.exception("worker_not_understood", error, worker=self.name)
+
+    def _close(self) -> None:
+        self._alive = False
+        self._stream.close()
+        waiting, self._waiting = self._waiting, {}
+        self._time_the_oldest()
+        for place, (_, reply) in enumerate(waiting.values()):
+            if not reply.done():
+                reply.set_exception(WorkerLost() if place else WorkerDied())
