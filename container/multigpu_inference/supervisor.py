@@ -1,0 +1,222 @@
+"""`serve`: the first process of the container. Starts the engine, then the front end; watches both; drains; stops.
+
+    requirements ──► engine, every replica loaded and warmed ──► front end ──► ready ──► SIGTERM: drain, stop
+
+The front end is started only when the engine can answer, because multi-model-server says "healthy" from its first moment.
+Whichever of the two ends by itself takes the container with it, with an exit code of its own, so that SageMaker replaces it;
+so does an engine that is there but is not heard of any more. No model code and no torch run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from multigpu_inference import log, process
+from multigpu_inference.child_process import Command, first_message, spawn
+from multigpu_inference.config import Settings
+from multigpu_inference.errors import SettingsError, StartupError
+from multigpu_inference.ipc import FrameStream
+from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReady
+from multigpu_inference.requirements import install_requirements
+from multigpu_inference.run_folder import FRONT_END_PARENT_PID, run_folder
+
+ENGINE_DIED, FRONT_END_DIED = 4, 5  # exit codes; 2 and 3 are `StartupError`'s, 6 is `NO_WORKER_LEFT`
+# How many heartbeats of the engine may fail to come: on a machine with more work than cores, one comes late now and then.
+_SILENT_AFTER_S = 10 * HEARTBEAT_S
+_REAP_EVERY_S = 1.0
+# After the engine's last answer, multi-model-server still has to write it to its client; it says nothing of when it
+# has.
+_FLUSH_S = 0.5
+_FRONT_END_START_S = 60.0
+# All of it together within the 30 s that SageMaker grants.
+_ENGINE_STOP_S = 23.0
+_FRONT_END_STOP_S = 3.0
+_ORPHANS_END_S = 2.0
+
+
+class Supervisor:
+    """The engine and the front end, from start to stop."""
+
+    def __init__(self, settings: Settings, run_dir: Path) -> None:
+        """Nothing is started yet."""
+        self._settings = settings
+        self._run_dir = run_dir
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to stop, or until something that cannot be replaced has ended; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        reaper = asyncio.create_task(self._reap())
+        serving = asyncio.create_task(self._serve())
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                return serving.result()
+            serving.cancel()  # from here on an end of the engine is as it should be
+            await self._drain()
+            return 0
+        finally:
+            for task in (reaper, serving, stopped):
+                task.cancel()
+            await asyncio.gather(reaper, serving, stopped, return_exceptions=True)
+            await self._end_all()
+
+    async def _serve(self) -> int:
+        """Start both; then wait for one of them to end, which it should not: the exit code for that."""
+        started = time.monotonic()
+        _refuse_taken_port(self._settings.front_end.port)
+        requirements = self._settings.model.code_dir / "requirements.txt"
+        await install_requirements(requirements, self._run_dir, self._settings.engine.startup_timeout_s)
+        engine, stream, ready = await self._start_engine()
+        front_end = await self._start_front_end(ready)
+        log.event(
+            "ready",
+            port=self._settings.front_end.port,
+            replicas=ready.num_replicas,
+            devices=ready.num_devices,
+            seconds=round(time.monotonic() - started, 1),
+        )
+        ends = [asyncio.create_task(_silence(engine, stream)), asyncio.create_task(front_end.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+            stream.close()
+        if not ends[0].done():
+            log.event("process_ended", process="front-end", exit_code=front_end.returncode)
+            return FRONT_END_DIED
+        event = "process_hung" if engine.returncode is None else "process_ended"
+        log.event(event, process="engine", exit_code=engine.returncode)
+        return NO_WORKER_LEFT if engine.returncode == NO_WORKER_LEFT else ENGINE_DIED
+
+    async def _start_engine(self) -> tuple[asyncio.subprocess.Process, FrameStream, EngineReady]:
+        command = Command("engine", "multigpu_inference.engine.server", (str(self._run_dir),))
+        child, stream = await spawn(command)
+        self._children["engine"] = child
+        # The engine has its own deadline for each worker and says which one was late; this is for the engine itself.
+        deadline = asyncio.get_running_loop().time() + 2 * self._settings.engine.startup_timeout_s + 10
+        ready = await first_message(command, child, stream, deadline)
+        assert isinstance(ready, EngineReady)
+        return child, stream, ready
+
+    async def _start_front_end(self, ready: EngineReady) -> asyncio.subprocess.Process:
+        """Start multi-model-server's launcher, and wait until it listens and its workers' parent has loaded our handler."""
+        workers = self._settings.front_end.workers or ready.front_end_workers
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "multigpu_inference.frontend.model_server",
+            str(self._run_dir), str(os.getpid()), str(workers),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # its own group, which Java and its workers stay in
+        )  # fmt: skip
+        self._children["front-end"] = child
+        deadline = time.monotonic() + _FRONT_END_START_S
+        loaded = self._run_dir / FRONT_END_PARENT_PID
+        while not (loaded.exists() and _listens(self._settings.front_end.port)):
+            if child.returncode is not None:
+                raise StartupError(f"the front end ended with exit code {child.returncode} while it started")
+            if time.monotonic() > deadline:
+                raise StartupError(f"the front end did not answer within {_FRONT_END_START_S:g} s")
+            await asyncio.sleep(0.1)
+        return child
+
+    async def _drain(self) -> None:
+        """Let the engine finish what it has, then the front end write it out."""
+        log.event("stopping")
+        if await self._terminate("engine", _ENGINE_STOP_S):
+            await asyncio.sleep(_FLUSH_S)
+
+    async def _end_all(self) -> None:
+        """End the front end in order, then whatever is left of both by force."""
+        await self._terminate("front-end", _FRONT_END_STOP_S)
+        for child in self._children.values():
+            process.kill_group(child.pid)
+            await child.wait()
+        # What they had started is ours now, and ends with its group or its parent; it must not outlive us.
+        deadline = time.monotonic() + _ORPHANS_END_S
+        while process.reap_orphans() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        log.event("stopped")
+
+    async def _terminate(self, name: str, limit_s: float) -> bool:
+        """Ask a child to end and wait for it, for a time; whether there was one to ask."""
+        child = self._children.get(name)
+        if child is None or child.returncode is not None:
+            return False
+        child.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await child.wait()
+        return True
+
+    def _on_signal(self) -> None:
+        """The first signal begins the drain, a second one reaches the engine as its second: it stops at once."""
+        engine = self._children.get("engine")
+        if self._stop.is_set() and engine is not None and engine.returncode is None:
+            engine.terminate()
+        self._stop.set()
+
+    async def _reap(self) -> None:
+        """As the first process, collect those that nobody else waits for.
+
+        That is told by time: an ended child of this process's own is collected at once, by whoever started it.
+        """
+        before = set[int]()
+        while True:
+            await asyncio.sleep(_REAP_EVERY_S)
+            ended = process.ended_children()
+            for pid in before & ended:
+                process.collect(pid)
+            before = ended
+
+
+async def _silence(engine: asyncio.subprocess.Process, stream: FrameStream) -> None:
+    """Wait until the engine has ended, or is not heard of any more."""
+    try:
+        while True:
+            async with asyncio.timeout(_SILENT_AFTER_S):
+                await stream.receive()
+    except TimeoutError:
+        return
+    except (EOFError, OSError):
+        await engine.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _refuse_taken_port(port: int) -> None:
+    """Say so before minutes of loading; multi-model-server itself says it in a Java trace."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            raise StartupError(f"port {port} cannot be used: {error.strerror}") from None
+
+
+def main() -> int:
+    """Run `serve`; the container's exit code."""
+    log.set_source("supervisor")
+    process.adopt_orphans()
+    try:
+        settings = Settings.from_env(os.environ)
+        with run_folder() as run_dir:
+            return asyncio.run(Supervisor(settings, run_dir).run())
+    except StartupError as error:
+        log.event("bad_settings" if isinstance(error, SettingsError) else "start_failed", message=str(error))
+        return error.exit_code
