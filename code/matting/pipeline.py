@@ -1,0 +1,225 @@
+"""The two stages of a replica: a picture becomes a trimap on one device, and a matte on the next.
+
+    uint8 [H, W, 3] ──► TrimapStage ──► Trimapped ──► MattingStage ──► Matte
+    on the CPU          device A        on A          device B         on B
+
+Runs in the replica workers, each stage on a stream of its own. A stage only issues work:
+nothing here waits for its device, so that copies and the two networks of successive requests can overlap.
+Who calls a stage makes its stream wait for whatever made its items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from matting import trimap as trimaps
+from matting.fba import FBA, SIZE_MULTIPLE
+from matting.imagenet import normalise
+from matting.u2net import U2Net
+from matting.weights import load_matting_network, load_trimap_network
+
+TRIMAP_SIZE = 320  # pixels; U²-Net was trained on squares of it
+# By device: what keeps a CPU request short, and what fits a GPU of 16 GB (the paper's code asks for 11 GB
+# from Full HD on).
+MAX_PIXELS = {"cpu": 1_050_000, "cuda": 2_100_000}
+_BATCH = {"cpu": 1, "cuda": 8}
+
+
+class Trimapped(NamedTuple):
+    """A picture, uint8 [H, W, 3], and its trimap, uint8 [H, W] of 0, 128 and 255, on stage 1's device."""
+
+    image: Tensor
+    trimap: Tensor
+
+
+class Matte(NamedTuple):
+    """Alpha, uint8 [H, W], and the foreground's own colours, uint8 [H, W, 3], on stage 2's device."""
+
+    alpha: Tensor
+    foreground: Tensor
+
+
+class TrimapStage:
+    """Stage 1: U²-Net at 320 x 320, whatever the picture's size; a batch is one pass through the network."""
+
+    def __init__(self, network: U2Net, device: torch.device, max_batch_size: int | None = None) -> None:
+        """Put the network on the device.
+
+        Args:
+            network: in evaluation mode; with one output channel or three.
+            device: where to run.
+            max_batch_size: most items of one call; by default 8 on a GPU and 1 on the CPU.
+        """
+        self.device = device
+        self.max_batch_size = _BATCH.get(device.type, 1) if max_batch_size is None else max_batch_size
+        self._network = _placed(network, device)
+        self._draw = trimaps.trimap_from_logits if network.out_channels == 3 else _trimap_from_saliency
+
+    def __call__(self, items: Sequence[Tensor]) -> list[Trimapped]:
+        """Draw the trimaps of pictures, uint8 [H, W, 3] each, of any sizes and on any device."""
+        if not items:
+            return []
+        with torch.inference_mode():
+            images = [item.to(self.device, non_blocking=True) for item in items]
+            batch = torch.cat([network_input(image) for image in images])
+            fused = self._network(batch)[0]
+            return [
+                Trimapped(image, self._draw(_resize(logits[None], image.shape[:2])[0]))
+                for image, logits in zip(images, fused, strict=True)
+            ]
+
+
+class MattingStage:
+    """Stage 2: FBA matting at the picture's own size, up to a limit; larger ones are matted reduced.
+
+    Pictures go through the network one by one: they differ in size, and it is their pixels that fill a GPU,
+    not their number.
+    """
+
+    max_batch_size = 1
+
+    def __init__(self, network: FBA, device: torch.device, max_pixels: int | None = None) -> None:
+        """Put the network on the device.
+
+        Args:
+            network: in evaluation mode.
+            device: where to run.
+            max_pixels: most pixels matted at their own size; 0 is no limit, None this device type's default.
+        """
+        self.device = device
+        self.max_pixels = MAX_PIXELS.get(device.type, 0) if max_pixels is None else max_pixels
+        self._network = _placed(network, device)
+
+    def __call__(self, items: Sequence[Trimapped]) -> list[Matte]:
+        """Matte pictures with their trimaps, from any device."""
+        with torch.inference_mode():
+            return [self._matte(*item) for item in items]
+
+    def _matte(self, image: Tensor, trimap: Tensor) -> Matte:
+        image = _channels_first(image.to(self.device, non_blocking=True))
+        trimap = trimap.to(self.device, non_blocking=True)
+        size = trimap.shape
+        working = working_size(size, self.max_pixels)
+        small, small_trimap = image, trimap
+        if working != size:
+            small = _resize(image, working, antialias=True)
+            small_trimap = F.interpolate(trimap[None, None], size=working, mode="nearest-exact")[0, 0]
+        # Padded, not resized, to the network's multiple of 8: a resized trimap is no trimap any more. Both
+        # are reflected, so that they agree in the padding too, and no distance inside changes: a mirrored
+        # pixel is never nearer than the one it mirrors.
+        padded = pad_to_multiple(small, SIZE_MULTIPLE)
+        padded_trimap = pad_to_multiple(trimaps.two_channels(small_trimap)[None], SIZE_MULTIPLE)
+        estimate = self._network(padded, padded_trimap)[:, :4, : working[0], : working[1]]
+        if working != size:
+            estimate = _resize(estimate, size)
+        alpha, foreground = estimate[0, :1], estimate[0, 1:]
+        alpha = torch.where(trimap == trimaps.BACKGROUND, 0.0, alpha)
+        alpha = torch.where(trimap == trimaps.FOREGROUND, 1.0, alpha)
+        foreground = torch.where(alpha == 1, image[0], foreground)
+        return Matte(_to_bytes(alpha[0]), _to_bytes(foreground.permute(1, 2, 0)).contiguous())
+
+
+def load_pipeline_stages(
+    model_dir: str | Path,
+    devices: Sequence[torch.device | str],
+    *,
+    max_pixels: int | None = None,
+    max_batch_size: int | None = None,
+) -> list[TrimapStage | MattingStage]:
+    """Load both networks of a model folder, each onto its own device.
+
+    Args:
+        model_dir: folder with the two checkpoints (see `weights`).
+        devices: the first stage's device and the second's; one alone serves both.
+        max_pixels: most pixels matted at their own size; 0 is no limit, None the device type's default.
+        max_batch_size: most pictures in a batch of the first stage; None is the device type's default.
+
+    Returns:
+        The two stages, in the order of the data.
+
+    Raises:
+        CheckpointError: a checkpoint is missing or does not fit.
+    """
+    first, second = torch.device(devices[0]), torch.device(devices[-1])
+    return [
+        TrimapStage(load_trimap_network(model_dir), first, max_batch_size),
+        MattingStage(load_matting_network(model_dir), second, max_pixels),
+    ]
+
+
+def working_size(size: tuple[int, ...], max_pixels: int) -> tuple[int, int]:
+    """Choose the height and width at which a picture is matted.
+
+    Args:
+        size: the picture's height and width.
+        max_pixels: most pixels the network may see, padding included; 0 is no limit.
+
+    Returns:
+        The picture's own size where that fits; else one in its proportions, in multiples of 8. A strip a few
+        pixels wide, which padding would make many times larger, loses its proportions instead.
+    """
+    height, width = size
+    step = SIZE_MULTIPLE
+    if not max_pixels or (height + -height % step) * (width + -width % step) <= max_pixels:
+        return height, width
+    scale = (max_pixels / (height * width)) ** 0.5
+    height = max(step, int(height * scale) // step * step)
+    width = max(step, min(int(width * scale), max_pixels // height) // step * step)
+    height = max(step, min(height, max_pixels // width) // step * step)
+    return height, width
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad [N, C, H, W] at the bottom and right by reflection, until H and W are multiples; any H and W."""
+    for dim in (2, 3):
+        length = x.shape[dim]
+        if length % multiple:
+            # By index, as torch's own reflection refuses to pad by more than there is.
+            period = max(2 * (length - 1), 1)
+            index = torch.arange(length + -length % multiple, device=x.device) % period
+            x = x.index_select(dim, torch.minimum(index, period - index).clamp(max=length - 1))
+    return x
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    network.eval().to(device)
+    if device.type == "cpu":
+        # Channels innermost make these networks up to twice as fast on a CPU; a GPU's float32 kernels prefer
+        # planes.
+        convert_conv2d_weight_memory_format(network, torch.channels_last)
+    return network
+
+
+def _channels_first(image: Tensor) -> Tensor:
+    """Uint8 [H, W, 3] to float [1, 3, H, W] in [0, 1]."""
+    return image.permute(2, 0, 1)[None].float() / 255
+
+
+def network_input(image: Tensor) -> Tensor:
+    """Uint8 [H, W, 3] to U²-Net's input, float [1, 3, 320, 320]; proportions are lost, as in its training."""
+    small = _resize(_channels_first(image), (TRIMAP_SIZE, TRIMAP_SIZE), antialias=True)
+    # Its training divided every picture by its brightest value; a black one is left black.
+    return normalise(small / small.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6))
+
+
+def _trimap_from_saliency(logits: Tensor) -> Tensor:
+    saliency = logits[0].sigmoid()
+    low, high = saliency.amin(), saliency.amax()
+    stretched = (saliency - low) / (high - low).clamp(min=1e-6)
+    return trimaps.make_trimap(_to_bytes(stretched))
+
+
+def _resize(x: Tensor, size: Sequence[int], *, antialias: bool = False) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _to_bytes(x: Tensor) -> Tensor:
+    """[0, 1] to uint8, rounded."""
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)
