@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matting.fba import FBA
+from matting.u2net import U2Net
+from matting.weights import (
+    CheckpointError,
+    load_matting_network,
+    load_trimap_network,
+    read_state_dict,
+    standardise_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def trimap_state() -> dict[str, Tensor]:
+    return U2Net("small", 3).state_dict()
+
+
+@pytest.fixture(scope="module")
+def matting_state() -> dict[str, Tensor]:
+    return FBA("small").state_dict()
+
+
+def one_line(error: pytest.ExceptionInfo[CheckpointError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth", "u2net.pth", "u2netp.pth"])
+def test_loads_a_torch_checkpoint(tmp_path: Path, trimap_state: dict[str, Tensor], name: str) -> None:
+    torch.save(trimap_state, tmp_path / name)
+    network = load_trimap_network(tmp_path)
+    assert (network.variant, network.out_channels) == ("small", 3)
+    assert all(torch.equal(value, trimap_state[key]) for key, value in network.state_dict().items())
+
+
+def test_loads_safetensors(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    save_file(trimap_state, tmp_path / "checkpoint.safetensors")
+    assert load_trimap_network(tmp_path).out_channels == 3
+
+
+def test_network_is_ready_to_serve(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    torch.save(trimap_state, tmp_path / "checkpoint.pth")
+    network = load_trimap_network(tmp_path)
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_one_channel_checkpoint_makes_a_saliency_network(tmp_path: Path) -> None:
+    torch.save(U2Net("small", 1).state_dict(), tmp_path / "checkpoint.pth")
+    assert load_trimap_network(tmp_path).out_channels == 1
+
+
+def test_full_checkpoint_makes_the_full_network(tmp_path: Path) -> None:
+    torch.save(U2Net("full", 1).state_dict(), tmp_path / "u2net.pth")
+    assert load_trimap_network(tmp_path).variant == "full"
+
+
+def test_training_wrappers_are_removed(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    wrapped = {f"model.module.{key}": value for key, value in trimap_state.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "checkpoint.pth")
+    assert load_trimap_network(tmp_path).state_dict().keys() == trimap_state.keys()
+
+
+def test_half_precision_is_widened(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in trimap_state.items()}
+    torch.save(halves, tmp_path / "checkpoint.pth")
+    network = load_trimap_network(tmp_path)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_matting_network_is_loaded_standardised(tmp_path: Path, matting_state: dict[str, Tensor]) -> None:
+    torch.save(matting_state, tmp_path / "checkpoint_2.pth")
+    loaded = load_matting_network(tmp_path).state_dict()
+    expected = standardise_weights(matting_state)
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+def test_standardising_is_per_output_channel() -> None:
+    weight = torch.randn(5, 4, 3, 3, dtype=torch.float64) * 3 + 1
+    result = standardise_weights({"encoder.conv1.weight": weight})["encoder.conv1.weight"]
+    torch.testing.assert_close(result.mean(dim=(1, 2, 3)), torch.zeros(5, dtype=torch.float64))
+    deviations = torch.ones(5, dtype=torch.float64)
+    torch.testing.assert_close(result.flatten(1).std(dim=1, unbiased=True), deviations, atol=1e-4, rtol=0)
+
+
+def test_standardising_uses_the_released_formula() -> None:
+    weight = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 2, 2) * 1e-5
+    result = standardise_weights({"encoder.conv1.weight": weight})["encoder.conv1.weight"]
+    # mean 3e-5, unbiased variance (4 + 1 + 0 + 9) / 3 * 1e-10
+    deviation = (14 / 3 * 1e-10 + 1e-12) ** 0.5 + 1e-5
+    expected = torch.tensor([-2.0, -1.0, 0.0, 3.0]).view(1, 1, 2, 2) * 1e-5 / deviation
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_standardising_leaves_the_head_the_norms_and_its_input_alone(
+    matting_state: dict[str, Tensor],
+) -> None:
+    before = {key: value.clone() for key, value in matting_state.items()}
+    result = standardise_weights(matting_state)
+    assert all(torch.equal(matting_state[key], before[key]) for key in before)
+    same = {key for key in result if result[key] is matting_state[key]}
+    assert {key for key in result if key.startswith("decoder.conv_up4.")} <= same
+    assert {key for key in result if result[key].ndim == 1} <= same
+
+
+def test_full_variant_has_61_standardised_convolutions_of_64() -> None:
+    with torch.device("meta"):
+        state = FBA("full").state_dict()
+    result = standardise_weights(state)
+    assert sum(value.ndim == 4 for value in state.values()) == 64
+    assert sum(result[key] is not state[key] for key in state) == 61
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected a folder") as error:
+        load_trimap_network(tmp_path / "nowhere")
+    one_line(error)
+
+
+def test_missing_file_names_what_is_expected_and_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(CheckpointError, match=r"checkpoint_2\.pth or FBA\.pth, found notes\.txt") as error:
+        load_matting_network(tmp_path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth", "checkpoint.safetensors"])
+def test_damaged_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no checkpoint\n" * 9)
+    with pytest.raises(CheckpointError, match="expected a state dict of tensors only") as error:
+        load_trimap_network(tmp_path)
+    assert name in one_line(error)
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("x")}, tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="tensors only") as error:
+        load_trimap_network(tmp_path)
+    one_line(error)
+
+
+def test_list_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="found a list"):
+        read_state_dict(tmp_path / "checkpoint.pth")
+
+
+def test_other_networks_checkpoint(tmp_path: Path, matting_state: dict[str, Tensor]) -> None:
+    torch.save(matting_state, tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match=r"expected a U2-Net .*found 98 keys such as decoder") as error:
+        load_trimap_network(tmp_path)
+    one_line(error)
+
+
+def test_two_channels_are_refused(tmp_path: Path) -> None:
+    torch.save(U2Net("small", 2).state_dict(), tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match=r"1 or 3 outputs, found .* 2 outputs"):
+        load_trimap_network(tmp_path)
+
+
+def test_unknown_width_is_refused(tmp_path: Path, matting_state: dict[str, Tensor]) -> None:
+    torch.save({**matting_state, "encoder.conv1.weight": torch.zeros(48, 11, 7, 7)}, tmp_path / "FBA.pth")
+    with pytest.raises(CheckpointError, match="64 or 16 stem channels, found 48"):
+        load_matting_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outconv.bias": None}, "found 797; 1 differ, first: outconv.bias is missing"),
+        ({"extra": torch.zeros(1)}, "found 799; 1 differ, first: extra is not expected"),
+        ({"side1.bias": torch.zeros(7)}, r"first: side1.bias is \[7\] instead of \[3\]"),
+    ],
+)
+def test_misfit_is_one_line(
+    tmp_path: Path, trimap_state: dict[str, Tensor], change: dict[str, Tensor | None], message: str
+) -> None:
+    state = {key: value for key, value in {**trimap_state, **change}.items() if value is not None}
+    torch.save(state, tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_trimap_network(tmp_path)
+    one_line(error)

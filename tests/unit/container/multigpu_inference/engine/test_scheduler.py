@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import pytest
+
+from multigpu_inference.engine.scheduler import RoundRobin, Scheduler
+from multigpu_inference.errors import Unavailable
+
+
+class FakeWorker:
+    """A worker that only counts the places taken on it."""
+
+    def __init__(self, scheduler: Scheduler, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.in_flight = 0
+        self._scheduler = scheduler
+
+    def reserve(self) -> None:
+        self.in_flight += 1
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        self._scheduler.changed()
+
+
+def scheduler_of(count: int, room: int = 1, *, refuse_when_none: bool = True) -> tuple[Scheduler, list[FakeWorker]]:
+    scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none)
+    workers = [FakeWorker(scheduler, str(slot)) for slot in range(count)]
+    scheduler.workers[:] = cast(Any, workers)
+    return scheduler, workers
+
+
+async def settled() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def waiting(scheduler: Scheduler, *, urgent: bool = False) -> asyncio.Task[Any]:
+    """A task that asks for a place, and has got as far as it can."""
+    task = asyncio.create_task(scheduler.reserve(urgent=urgent))
+    await settled()
+    return task
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(10):
+            await main
+
+    asyncio.run(in_time())
+
+
+# RoundRobin
+
+
+def test_places_take_turns() -> None:
+    turns = RoundRobin(3)
+    assert [turns.take() for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_place_that_is_not_free_is_skipped_and_its_turn_is_over() -> None:
+    turns = RoundRobin(3)
+    assert turns.take(lambda place: place != 0) == 1
+    assert [turns.take() for _ in range(3)] == [2, 0, 1]
+
+
+def test_where_none_is_free_nobodys_turn_is_over() -> None:
+    turns = RoundRobin(3)
+    turns.take()
+    assert turns.take(lambda place: False) is None
+    assert turns.take() == 1
+
+
+def test_of_no_places_none_is_free() -> None:
+    assert RoundRobin(0).take() is None
+
+
+# Scheduler
+
+
+def test_workers_take_turns() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(3, room=2)
+        assert [(await scheduler.reserve()).name for _ in range(6)] == ["0", "1", "2", "0", "1", "2"]
+        assert [worker.in_flight for worker in workers] == [2, 2, 2]
+
+    run(main())
+
+
+def test_a_full_worker_is_passed_over() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(3)
+        workers[0].reserve()
+        assert [(await scheduler.reserve()).name for _ in range(2)] == ["1", "2"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("gone", ["dead", "being replaced"])
+def test_a_worker_that_is_not_there_is_passed_over(gone: str) -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2, room=2)
+        if gone == "dead":
+            workers[0].alive = False
+        else:
+            scheduler.workers[0] = None
+        assert scheduler.healthy == 1
+        assert [(await scheduler.reserve()).name for _ in range(2)] == ["1", "1"]
+
+    run(main())
+
+
+def test_where_all_are_full_a_task_waits_for_the_first_that_has_room() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(3)
+        for _ in workers:
+            await scheduler.reserve()
+        task = await waiting(scheduler)
+        assert scheduler.waiting == 1
+        workers[1].release()
+        assert (await task).name == "1"
+        assert workers[1].in_flight == 1
+        assert scheduler.waiting == 0
+
+    run(main())
+
+
+def test_who_waits_is_served_in_order() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        tasks = [await waiting(scheduler) for _ in range(4)]
+        for task in tasks:
+            assert not task.done()
+            worker.release()
+            await task
+
+    run(main())
+
+
+def test_nobody_overtakes_who_has_just_been_given_a_place() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        task = await waiting(scheduler)
+        worker.release()
+        late = asyncio.create_task(scheduler.reserve())
+        await task
+        assert worker.in_flight == 1
+        assert not late.done()
+        worker.release()
+        await late
+
+    run(main())
+
+
+def test_urgent_tasks_go_first_and_in_order() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        ordinary = await waiting(scheduler)
+        urgent = [await waiting(scheduler, urgent=True) for _ in range(2)]
+        for task in [*urgent, ordinary]:
+            assert not task.done()
+            worker.release()
+            await task
+
+    run(main())
+
+
+def test_who_gives_up_waiting_is_forgotten() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        first, second = await waiting(scheduler), await waiting(scheduler)
+        first.cancel()
+        await settled()
+        assert scheduler.waiting == 1
+        worker.release()
+        await second
+        assert worker.in_flight == 1
+
+    run(main())
+
+
+def test_who_gives_up_while_being_given_a_place_passes_it_on() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        first, second = await waiting(scheduler), await waiting(scheduler)
+        worker.release()  # the place is the first one's, who has not run since
+        first.cancel()
+        await second
+        assert first.cancelled()
+        assert worker.in_flight == 1
+
+    run(main())
+
+
+def test_who_gives_up_at_the_moment_a_place_comes_free_takes_none() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        await scheduler.reserve()
+        first, second = await waiting(scheduler), await waiting(scheduler)
+        first.cancel()  # and has not run since
+        worker.release()
+        await second
+        await settled()
+        assert worker.in_flight == 1
+
+    run(main())
+
+
+def test_where_no_worker_lives_a_task_is_refused() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        worker.alive = False
+        with pytest.raises(Unavailable):
+            await scheduler.reserve()
+
+    run(main())
+
+
+def test_who_waits_for_the_last_worker_is_refused_when_it_dies() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2)
+        for _ in workers:
+            await scheduler.reserve()
+        tasks = [await waiting(scheduler), await waiting(scheduler, urgent=True)]
+        workers[0].alive = False
+        scheduler.changed()
+        await settled()
+        assert not any(task.done() for task in tasks)
+        workers[1].alive = False
+        scheduler.changed()
+        for task in tasks:
+            with pytest.raises(Unavailable):
+                await task
+        assert scheduler.waiting == 0
+
+    run(main())
+
+
+def test_where_tasks_are_not_refused_they_wait_for_a_worker_to_come() -> None:
+    async def main() -> None:
+        scheduler = Scheduler(1, 1, refuse_when_none=False)
+        task = await waiting(scheduler)
+        assert not task.done()
+        scheduler.workers[0] = cast(Any, FakeWorker(scheduler, "new"))
+        scheduler.changed()
+        assert (await task).name == "new"
+
+    run(main())
+
+
+def test_a_new_worker_takes_as_many_as_it_has_room_for() -> None:
+    async def main() -> None:
+        scheduler, _ = scheduler_of(1, room=2)
+        for _ in range(2):
+            await scheduler.reserve()
+        tasks = [await waiting(scheduler) for _ in range(3)]
+        new = FakeWorker(scheduler, "new")
+        scheduler.workers[0] = cast(Any, new)
+        scheduler.changed()
+        await settled()
+        assert [task.done() for task in tasks] == [True, True, False]
+        new.release()
+        await tasks[2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_task_waits_while_a_worker_has_room(seed: int) -> None:
+    async def main() -> None:
+        chance = random.Random(seed)
+        scheduler, workers = scheduler_of(4, room=2)
+        tasks: list[asyncio.Task[Any]] = []
+        for _ in range(300):
+            action = chance.choice(("reserve", "reserve", "release", "give up", "die or come back"))
+            busy = [worker for worker in workers if worker.in_flight]
+            pending = [task for task in tasks if not task.done()]
+            if action == "reserve":
+                tasks.append(asyncio.create_task(scheduler.reserve(urgent=chance.random() < 0.3)))
+            elif action == "release" and busy:
+                chance.choice(busy).release()
+            elif action == "give up" and pending:
+                chance.choice(pending).cancel()
+            elif action == "die or come back":
+                worker = chance.choice(workers[1:])  # one stays, so that nobody is refused
+                worker.alive = not worker.alive
+                scheduler.changed()
+            if chance.random() < 0.5:
+                await settled()
+                has_room = any(worker.alive and worker.in_flight < 2 for worker in workers)
+                assert not (scheduler.waiting and has_room)
+            assert all(worker.in_flight <= 2 for worker in workers)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(main())

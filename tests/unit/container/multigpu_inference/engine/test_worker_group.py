@@ -1,0 +1,209 @@
+"""Groups of real workers: turns, deaths, spares, and slots that are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigpu_inference.child_process import Command
+from multigpu_inference.engine import worker_group
+from multigpu_inference.engine.worker_group import WorkerGroup
+from multigpu_inference.engine.worker_process import Reply, WorkerProcess
+from multigpu_inference.errors import StartupError, Unavailable, Unprocessable
+from multigpu_inference.messages import INPUT_FN, Invocation, Task
+from support import children_with
+
+SERVICES = Path(__file__).resolve().parents[4] / "services"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder whose model is the script `commands`."""
+    code = tmp_path / "model" / "code"
+    code.mkdir(parents=True)
+    (code / "inference.py").write_text((SERVICES / "commands.py").read_text())
+    return tmp_path
+
+
+def group_of(model: Path, count: int, **options: Any) -> WorkerGroup:
+    started = iter(range(1000))
+    return WorkerGroup(
+        lambda slot: Command(
+            f"w{slot}-{next(started)}", "multigpu_inference.engine.pool_worker", (), {"SAGEMAKER_BASE_DIR": str(model)}
+        ),
+        count,
+        room=1,
+        startup_timeout_s=20,
+        hang_after_s=60,
+        **options,
+    )
+
+
+def with_group(group: WorkerGroup, use: Callable[[WorkerGroup], Coroutine[Any, Any, Any]]) -> Any:
+    """Start a group, use it, and see that no process is left afterwards."""
+
+    async def run() -> Any:
+        await group.start()
+        try:
+            async with asyncio.timeout(30):
+                return await use(group)
+        finally:
+            await group.stop()
+
+    try:
+        return asyncio.run(run())
+    finally:
+        assert not children_with("engine.pool_worker")
+
+
+async def ask(group: WorkerGroup, **commands: Any) -> Reply:
+    now = time.monotonic()
+    invocation = Invocation("id", "application/json", "application/json", {}, now, now + 60)
+    return await group.run(Task(0, (INPUT_FN,), invocation), [json.dumps({"input_fn": commands}).encode()])
+
+
+async def until(predicate: Callable[[], Any]) -> None:
+    while not predicate():
+        await asyncio.sleep(0.02)
+
+
+def pid_of(group: WorkerGroup, slot: int) -> int | None:
+    worker = group.workers[slot]
+    return worker.pid if worker else None
+
+
+def _is_replaced(group: WorkerGroup, before: int) -> bool:
+    return pid_of(group, 0) not in (before, None)
+
+
+def _has_healthy(group: WorkerGroup, count: int) -> bool:
+    return group.healthy == count
+
+
+def test_workers_take_turns(model: Path) -> None:
+    async def use(group: WorkerGroup) -> list[str]:
+        return [(await ask(group)).worker for _ in range(4)]
+
+    names = with_group(group_of(model, 2), use)
+    assert names[:2] == names[2:]
+    assert len(set(names)) == 2
+
+
+def test_a_task_whose_worker_is_killed_from_outside_is_tried_on_another(model: Path) -> None:
+    async def use(group: WorkerGroup) -> tuple[Reply, str]:
+        running = asyncio.create_task(ask(group, sleep_s=0.4))
+        await until(lambda: any(w and w.in_flight for w in group.workers))
+        (victim,) = [w for w in group.workers if w and w.in_flight]
+        os.kill(victim.pid, signal.SIGKILL)
+        return await running, victim.name
+
+    reply, victim = with_group(group_of(model, 2), use)
+    assert reply.worker != victim
+
+
+def test_a_task_that_kills_two_workers_is_not_tried_a_third_time(model: Path) -> None:
+    async def use(group: WorkerGroup) -> None:
+        with pytest.raises(Unprocessable):
+            await ask(group, kill=True)
+        await until(lambda: group.healthy == 2)
+        await ask(group)
+
+    with_group(group_of(model, 2), use)
+
+
+def test_a_killed_worker_is_replaced_in_its_slot(model: Path) -> None:
+    async def use(group: WorkerGroup) -> None:
+        before = [pid_of(group, slot) for slot in range(2)]
+        assert before[0] is not None
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: pid_of(group, 0) not in (before[0], None))
+        assert pid_of(group, 1) == before[1]
+
+    with_group(group_of(model, 2), use)
+
+
+def test_a_spare_takes_a_dead_workers_place_at_once_and_is_replaced_itself(model: Path) -> None:
+    async def use(group: WorkerGroup) -> None:
+        for _ in range(2):
+            await until(lambda: len(children_with("engine.pool_worker")) == 2 and group.healthy == 1)
+            before = pid_of(group, 0)
+            assert before is not None
+            os.kill(before, signal.SIGKILL)
+            await until(partial(_is_replaced, group, before))
+            await ask(group)
+
+    with_group(group_of(model, 1, keep_spare=True), use)
+
+
+def test_a_group_that_refuses_says_so_while_no_worker_lives(model: Path) -> None:
+    async def use(group: WorkerGroup) -> None:
+        pid = pid_of(group, 0)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not group.healthy)
+        with pytest.raises(Unavailable):
+            await ask(group)
+        await until(lambda: group.healthy)
+        await ask(group)
+
+    with_group(group_of(model, 1, refuse_when_none=True), use)
+
+
+def test_a_group_that_waits_answers_when_a_worker_is_back(model: Path) -> None:
+    async def use(group: WorkerGroup) -> Reply:
+        pid = pid_of(group, 0)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not group.healthy)
+        return await ask(group)
+
+    assert with_group(group_of(model, 1), use).blobs
+
+
+def test_a_slot_whose_workers_do_not_start_is_given_up_and_the_last_one_is_a_loss(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_group, "_LONGEST_PAUSE_S", 0.01)
+
+    async def use(group: WorkerGroup) -> None:
+        (model / "model" / "code" / "inference.py").write_text("raise RuntimeError")
+        for slot in range(2):
+            assert not group.lost.is_set()
+            pid = pid_of(group, slot)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(partial(_has_healthy, group, 1 - slot))
+        await group.lost.wait()
+
+    with_group(group_of(model, 2), use)
+
+
+def test_a_worker_gets_no_task_before_it_is_prepared(model: Path) -> None:
+    prepared: list[str] = []
+
+    async def prepare(worker: WorkerProcess) -> None:
+        prepared.append(worker.name)
+
+    async def use(group: WorkerGroup) -> str:
+        return (await ask(group)).worker
+
+    assert with_group(group_of(model, 1, prepare=prepare), use) in prepared
+
+
+def test_a_worker_that_cannot_be_prepared_stops_the_start(model: Path) -> None:
+    async def prepare(worker: WorkerProcess) -> None:
+        raise StartupError("not this one")
+
+    async def use(group: WorkerGroup) -> None: ...
+
+    with pytest.raises(StartupError, match="not this one"):
+        with_group(group_of(model, 2, prepare=prepare), use)

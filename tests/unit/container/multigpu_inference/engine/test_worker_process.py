@@ -1,0 +1,231 @@
+"""Real worker processes, started as the engine starts them, with the script `commands` in them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from multigpu_inference.child_process import Command
+from multigpu_inference.engine.worker import DEVICE_LOST
+from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
+from multigpu_inference.errors import BadRequest, FunctionFailed, StartupError, WorkerDied, WorkerLost
+from multigpu_inference.messages import INPUT_FN, Invocation, Task
+from support import children_with, wait_until
+
+PATIENT = Patience(first_task_s=60, task_s=60)
+SERVICES = Path(__file__).resolve().parents[4] / "services"
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """A pool worker with the script `commands`."""
+    return pool_worker(tmp_path, (SERVICES / "commands.py").read_text())
+
+
+def pool_worker(folder: Path, script: str) -> Command:
+    code = folder / "model" / "code"
+    shutil.rmtree(code, ignore_errors=True)
+    code.mkdir(parents=True)
+    (code / "inference.py").write_text(script)
+    return Command("pool-0", "multigpu_inference.engine.pool_worker", (), {"SAGEMAKER_BASE_DIR": str(folder)})
+
+
+def task(**commands: Any) -> tuple[Task, list[bytes]]:
+    invocation = Invocation("id", "application/json", "application/json", {}, time.monotonic(), time.monotonic() + 60)
+    return Task(0, (INPUT_FN,), invocation), [json.dumps({"input_fn": commands}).encode()]
+
+
+def with_worker(
+    command: Command, use: Callable[[WorkerProcess], Coroutine[Any, Any, Any]], patience: Patience = PATIENT
+) -> Any:
+    """Start a worker, use it, and see that its process is gone afterwards."""
+
+    async def run() -> Any:
+        worker = await WorkerProcess.start(command, asyncio.get_running_loop().time() + 20, patience)
+        try:
+            return await use(worker)
+        finally:
+            await worker.stop()
+            assert not psutil.pid_exists(worker.pid)
+
+    return asyncio.run(run())
+
+
+async def ask(worker: WorkerProcess, **commands: Any) -> Reply:
+    worker.reserve()
+    return await worker.run(*task(**commands))
+
+
+def test_a_task_is_answered_with_its_times_and_the_workers_name(command: Command) -> None:
+    reply = with_worker(command, ask)
+    assert reply.worker == "pool-0"
+    assert list(reply.result.milliseconds) == ["preprocess_ms"]
+    assert reply.blobs
+
+
+def test_an_error_of_a_task_leaves_the_worker_alive(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> Reply:
+        with pytest.raises(BadRequest, match="as told"):
+            await ask(worker, status=400)
+        return await ask(worker)
+
+    assert with_worker(command, use).blobs
+
+
+def test_every_task_of_a_killed_worker_is_told_once(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> list[Any]:
+        tasks = [asyncio.create_task(ask(worker, sleep_s=30)) for _ in range(3)]
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGKILL)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not worker.alive
+        assert await worker.wait_closed() == -signal.SIGKILL
+        return answers
+
+    # It worked on the first; the others only waited.
+    assert [type(answer) for answer in with_worker(command, use)] == [WorkerDied, WorkerLost, WorkerLost]
+
+
+def test_a_dead_worker_takes_no_task(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        worker.kill()
+        await worker.wait_closed()
+        with pytest.raises(WorkerLost):
+            await ask(worker)
+        assert worker.in_flight == 0
+
+    with_worker(command, use)
+
+
+def test_a_place_is_free_again_only_when_the_answer_has_come_that_nobody_waits_for(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        room = asyncio.Event()
+        worker.on_room = room.set
+        given_up = asyncio.create_task(ask(worker, sleep_s=0.2))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        assert worker.in_flight == 1
+        await room.wait()
+        assert worker.in_flight == 0
+        assert (await ask(worker)).blobs  # its own answer, not the one that came late
+
+    with_worker(command, use)
+
+
+def test_a_hung_worker_is_killed(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        await ask(worker)
+        with pytest.raises(WorkerDied):
+            await ask(worker, sleep_s=3600)
+        assert await worker.wait_closed() == -signal.SIGKILL
+
+    with_worker(command, use, Patience(first_task_s=60, task_s=0.2))
+
+
+def test_a_first_task_may_take_longer(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> Reply:
+        return await ask(worker, sleep_s=0.5)
+
+    assert with_worker(command, use, Patience(first_task_s=60, task_s=0.2)).blobs
+
+
+def test_a_task_that_waits_behind_another_is_not_taken_for_a_hang(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> list[Reply]:
+        await ask(worker)
+        return await asyncio.gather(*(ask(worker, sleep_s=0.3) for _ in range(4)))
+
+    assert len(with_worker(command, use, Patience(first_task_s=60, task_s=0.6))) == 4
+
+
+def test_a_dead_worker_is_seen_though_something_that_it_forked_lives(tmp_path: Path) -> None:
+    script = (SERVICES / "commands.py").read_text().replace(
+        "def sample_input", "if os.fork() == 0:\n    os.setsid()\n    time.sleep(20)\n    os._exit(0)\n\n\ndef sample_input"
+    )  # fmt: skip
+
+    async def use(worker: WorkerProcess) -> None:
+        os.kill(worker.pid, signal.SIGKILL)
+        async with asyncio.timeout(3):
+            assert await worker.wait_closed() == -signal.SIGKILL
+
+    with_worker(pool_worker(tmp_path, script), use)
+
+
+def test_a_worker_that_ends_by_itself_keeps_its_own_exit_code(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        with pytest.raises(WorkerDied):
+            await ask(worker, leave=3)
+        assert await worker.wait_closed() == 3
+
+    with_worker(command, use)
+
+
+def test_a_device_that_is_lost_is_answered_and_ends_the_worker(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        with pytest.raises(FunctionFailed):
+            await ask(worker, sticky=True)
+        assert await worker.wait_closed() == DEVICE_LOST
+
+    with_worker(command, use)
+
+
+def test_what_is_no_exception_costs_its_request_only(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> Reply:
+        with pytest.raises(FunctionFailed):
+            await ask(worker, panic=True)
+        return await ask(worker)
+
+    assert with_worker(command, use).blobs
+
+
+def test_what_user_code_started_ends_with_the_worker(tmp_path: Path) -> None:
+    script = (SERVICES / "commands.py").read_text().replace(
+        'def sample_input', 'import subprocess\nchild = subprocess.Popen(["sleep", "3600"])\n\n\ndef sample_input'
+    )  # fmt: skip
+
+    async def use(worker: WorkerProcess) -> list[psutil.Process]:
+        return psutil.Process(worker.pid).children()
+
+    (child,) = with_worker(pool_worker(tmp_path, script), use)
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 5)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("raise RuntimeError('first\\nsecond')", "inference.py cannot be imported: RuntimeError: first second"),
+        ("import os; os._exit(3)", "pool-0 ended before it was ready"),
+        ("import time; time.sleep(60)", "pool-0 was not ready in time"),
+    ],
+)
+def test_a_worker_that_is_not_ready_by_its_deadline_is_a_startup_error(tmp_path: Path, script: str, says: str) -> None:
+    async def start() -> None:
+        await WorkerProcess.start(pool_worker(tmp_path, script), asyncio.get_running_loop().time() + 1.5, PATIENT)
+
+    with pytest.raises(StartupError) as error:
+        asyncio.run(start())
+    assert str(error.value) == says
+    assert not children_with("engine.pool_worker")
+
+
+def test_a_worker_that_is_stopped_may_clean_up_first(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    script = (SERVICES / "commands.py").read_text() + (
+        f"\nimport atexit\n\n@atexit.register\ndef clean_up():\n    time.sleep(0.8)\n    pathlib.Path({str(done)!r}).touch()\n"
+    )
+
+    async def use(worker: WorkerProcess) -> None:
+        await ask(worker)
+
+    with_worker(pool_worker(tmp_path, script), use)
+    assert done.exists()

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from multigpu_inference.errors import DeadlineExceeded, Unavailable
+from multigpu_inference.frontend.client import EngineClient
+from multigpu_inference.ipc import FrameSocket
+from multigpu_inference.messages import Answer, Invocation
+
+Behaviour = Callable[[FrameSocket], None]
+
+
+class Engine:
+    """Treats its first connection by the first of its behaviours, and so on; the last one stays."""
+
+    def __init__(self, path: Path, *behaviours: Behaviour) -> None:
+        self._behaviours = list(behaviours)
+        self.connections = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            behave = self._behaviours[min(self.connections, len(self._behaviours) - 1)]
+            self.connections += 1
+            frames = FrameSocket(connection)
+            try:
+                behave(frames)
+            except (EOFError, OSError):
+                pass
+            finally:
+                frames.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _echo(frames: FrameSocket) -> None:
+    while True:
+        invocation, blobs = frames.receive()
+        frames.send(Answer(invocation.request_id, 200, "a/b"), blobs)
+
+
+def _echo_once(frames: FrameSocket) -> None:
+    invocation, blobs = frames.receive()
+    frames.send(Answer(invocation.request_id, 200, "a/b"), blobs)
+
+
+def _hang_up_after_the_request(frames: FrameSocket) -> None:
+    frames.receive()
+
+
+def _answer_late(frames: FrameSocket) -> None:
+    invocation, blobs = frames.receive()
+    time.sleep(0.3)
+    frames.send(Answer(invocation.request_id, 200, "late"), blobs)
+
+
+def _answer_another_request(frames: FrameSocket) -> None:
+    frames.receive()
+    frames.send(Answer("another", 200, "a/b"), [b"not yours"])
+
+
+def _answer_without_a_body(frames: FrameSocket) -> None:
+    invocation, _ = frames.receive()
+    frames.send(Answer(invocation.request_id, 200, "a/b"))
+
+
+def _never_read(frames: FrameSocket) -> None:
+    time.sleep(0.5)
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fe-") as folder:
+        yield Path(folder, "engine.sock")
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Callable[..., Engine]]:
+    made: list[Engine] = []
+
+    def make(*behaviours: Behaviour) -> Engine:
+        made.append(Engine(path, *behaviours))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def client(path: Path) -> Iterator[EngineClient]:
+    made = EngineClient(str(path), grace_s=0.05)
+    yield made
+    made.close()
+
+
+def _invocation(request_id: str = "1", timeout_s: float = 5.0) -> Invocation:
+    now = time.monotonic()
+    return Invocation(request_id, "a/b", "", {}, now, now + timeout_s)
+
+
+def test_one_connection_serves_many_requests(engine: Callable[..., Engine], client: EngineClient) -> None:
+    server = engine(_echo)
+    for number in range(5):
+        answer, body = client.invoke(_invocation(str(number)), f"body {number}".encode())
+        assert (answer.request_id, bytes(body)) == (str(number), f"body {number}".encode())
+    assert server.connections == 1
+
+
+def test_a_connection_that_ended_between_two_requests_is_made_again(
+    engine: Callable[..., Engine], client: EngineClient
+) -> None:
+    server = engine(_echo_once, _echo)
+    for number in range(3):
+        assert client.invoke(_invocation(), b"%d" % number)[1] == b"%d" % number
+    assert server.connections == 2
+
+
+def test_a_request_whose_connection_ends_is_sent_once_more(engine: Callable[..., Engine], client: EngineClient) -> None:
+    server = engine(_hang_up_after_the_request, _echo)
+    assert client.invoke(_invocation(), b"x")[1] == b"x"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("behaviour", [_hang_up_after_the_request, _answer_another_request, _answer_without_a_body])
+def test_an_engine_that_gives_no_answer_twice_is_unavailable(
+    engine: Callable[..., Engine], client: EngineClient, behaviour: Behaviour
+) -> None:
+    server = engine(behaviour)
+    with pytest.raises(Unavailable):
+        client.invoke(_invocation(), b"x")
+    assert server.connections == 2
+
+
+def test_a_late_answer_never_reaches_the_next_request(engine: Callable[..., Engine], client: EngineClient) -> None:
+    engine(_answer_late, _echo)
+    with pytest.raises(DeadlineExceeded):
+        client.invoke(_invocation("1", timeout_s=0.05), b"first")
+    answer, body = client.invoke(_invocation("2"), b"second")
+    assert (answer.request_id, answer.content_type, body) == ("2", "a/b", b"second")
+
+
+def test_an_engine_that_does_not_read_is_a_missed_deadline(engine: Callable[..., Engine], client: EngineClient) -> None:
+    engine(_never_read)
+    with pytest.raises(DeadlineExceeded):
+        client.invoke(_invocation(timeout_s=0.05), bytes(8 << 20))
+
+
+def test_an_answer_within_the_grace_period_counts(engine: Callable[..., Engine], path: Path) -> None:
+    engine(_answer_late)
+    patient = EngineClient(str(path), grace_s=5.0)
+    assert patient.invoke(_invocation(timeout_s=0.0), b"x")[0].content_type == "late"
+    patient.close()
+
+
+def test_nobody_listening_is_unavailable_at_once(client: EngineClient, path: Path) -> None:
+    started = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            client.invoke(_invocation(), b"x")
+        path.touch()  # then a file that is no socket
+    assert time.monotonic() - started < 1.0

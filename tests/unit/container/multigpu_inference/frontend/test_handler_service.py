@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multigpu_inference
+from multigpu_inference.errors import DeadlineExceeded, Overloaded, ServingError
+from multigpu_inference.frontend import handler_service
+from multigpu_inference.frontend.client import EngineClient
+from multigpu_inference.frontend.handler_service import FrontEndWorker, Response, refusal
+from multigpu_inference.messages import Answer, Invocation
+
+
+class Engine(EngineClient):
+    """Keeps what it was asked, answers as told."""
+
+    def __init__(self, outcome: Exception | None = None, answer: bytes = b"answer") -> None:
+        self.outcome, self.answer = outcome, answer
+        self.invocation: Invocation | None = None
+        self.body: Any = None
+
+    def invoke(self, invocation: Invocation, body: Any) -> tuple[Answer, bytes | bytearray]:
+        self.invocation, self.body = invocation, body
+        if self.outcome:
+            raise self.outcome
+        return Answer(invocation.request_id, 200, "a/b", {"replica": "3"}), self.answer
+
+
+def _serve(engine: Engine, parts: dict[str, bytes], headers: dict[str, Any]) -> Response:
+    return FrontEndWorker(engine, request_timeout_s=55.0, max_response_bytes=100).serve(parts, headers)
+
+
+def _error(response: Response) -> tuple[int, str]:
+    return response.head.status, json.loads(response.body)["error"]
+
+
+def test_what_the_engine_is_asked() -> None:
+    engine = Engine()
+    before = time.monotonic()
+    headers = {"CONTENT-TYPE": "image/png", "aCcept": "image/*", "X-Amzn-SageMaker-Custom-Attributes": "a=1"}
+    response = _serve(engine, {"body": b"png"}, {**headers, "body": {"content-type": "image/png"}})
+    asked = engine.invocation
+    assert asked is not None
+    assert (asked.content_type, asked.accept, engine.body) == ("image/png", "image/*", b"png")
+    assert asked.headers == {name.lower(): value for name, value in headers.items()}
+    assert before <= asked.arrived <= time.monotonic()
+    assert asked.deadline - asked.arrived == pytest.approx(55.0)
+    assert response.head.attributes.startswith(f"request_id={asked.request_id};replica=3")
+    assert (response.head.status, response.head.content_type, response.body) == (200, "a/b", b"answer")
+
+
+def test_request_ids_differ() -> None:
+    engine = Engine()
+    seen = {_serve(engine, {}, {}) and engine.invocation and engine.invocation.request_id for _ in range(50)}
+    assert len(seen) == 50
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded(), Overloaded(), ServingError("why")])
+def test_an_error_is_one_line_of_json(error: ServingError, capfd: pytest.CaptureFixture[str]) -> None:
+    response = _serve(Engine(error), {"body": b"x"}, {})
+    assert response.body.count(b"\n") == 1
+    assert response.head.content_type == "application/json"
+    content = json.loads(response.body)
+    request_id = content.pop("request_id")
+    expected: dict[str, Any] = {"error": error.code, "message": error.message}
+    assert content == expected | ({"retry_after_s": error.retry_after_s} if error.retry_after_s else {})
+    assert response.head.attributes.rstrip() == f"request_id={request_id}"
+    assert json.loads(capfd.readouterr().out)["request_id"] == request_id
+
+
+@pytest.mark.parametrize("surprise", [RuntimeError("secret"), MemoryError(), RecursionError(), KeyError("x")])
+def test_no_exception_gets_out_and_its_text_goes_to_the_log_only(
+    surprise: Exception, capfd: pytest.CaptureFixture[str]
+) -> None:
+    response = _serve(Engine(surprise), {"body": b"x"}, {})
+    assert _error(response) == (500, "internal_error")
+    assert b"secret" not in response.body
+    assert json.loads(capfd.readouterr().out)["error"] == type(surprise).__name__
+
+
+@pytest.mark.usefixtures("capfd")
+def test_an_answer_over_the_limit_is_an_error_of_our_own() -> None:
+    assert _serve(Engine(answer=bytes(100)), {"body": b"x"}, {}).head.status == 200
+    assert _error(_serve(Engine(answer=bytes(101)), {"body": b"x"}, {})) == (500, "response_too_large")
+
+
+def test_a_query_parameter_is_no_body() -> None:
+    engine = Engine()
+    _serve(engine, {"x": b"1"}, {"x": {"content-type": "text/plain"}})
+    assert engine.body == b""
+
+
+@pytest.mark.parametrize("parts", [{"body": b"b", "z": b"z"}, {"picture": b"b"}])
+def test_the_body_of_a_form(parts: dict[str, bytes]) -> None:
+    engine = Engine()
+    headers: dict[str, Any] = {name: {"content-type": "image/png"} for name in parts}
+    _serve(engine, parts, {**headers, "Content-Type": "multipart/form-data; boundary=x"})
+    assert engine.invocation is not None
+    assert (engine.body, engine.invocation.content_type) == (b"b", "image/png")
+
+
+@pytest.mark.usefixtures("capfd")
+@pytest.mark.parametrize("parts", [{}, {"a": b"", "b": b""}])
+def test_a_form_without_a_clear_body_is_400(parts: dict[str, bytes]) -> None:
+    assert _error(_serve(Engine(), parts, {"Content-Type": "Multipart/form-data"})) == (400, "bad_request")
+
+
+def test_a_refusal_says_when_to_come_again_only_where_that_helps() -> None:
+    assert json.loads(refusal(Overloaded(), "id").body)["retry_after_s"] == 1
+    assert "retry_after_s" not in json.loads(refusal(DeadlineExceeded(), "id").body)
+
+
+def test_a_body_is_received_whole_and_its_early_end_is_noticed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        body = os.urandom(3 << 20)
+        sender = threading.Thread(target=theirs.sendall, args=(body,))
+        sender.start()
+        assert handler_service._receive_exactly(ours, len(body)) == body
+        sender.join()
+        assert handler_service._receive_exactly(ours, 0) == b""
+        theirs.sendall(b"ab")
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(ValueError, match="disconnected"):
+            handler_service._receive_exactly(ours, 3)
+
+
+def test_loading_says_who_has_loaded_and_asks_no_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import os, multigpu_inference.frontend.handler_service as service\n"
+        "assert service.handle(None, None) is None\n"
+        "print(os.getpid())"
+    )
+    environment = {"PYTHONPATH": _container(), "MULTIGPU_RUN_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert tmp_path.joinpath("front-end-parent.pid").read_bytes() == done.stdout
+
+
+def test_loading_with_a_setting_that_is_not_allowed_raises(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="MULTIGPU_REQUEST_TIMEOUT_S"):
+        handler_service.load({"MULTIGPU_RUN_DIR": str(tmp_path), "MULTIGPU_REQUEST_TIMEOUT_S": "soon"})
+
+
+def test_a_worker_has_neither_torch_nor_the_engine_nor_other_heavy_modules() -> None:
+    program = "import sys, multigpu_inference.frontend.handler_service; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": _container()}, capture_output=True, text=True, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "numpy", "PIL", "scipy", "boto3", "psutil", "sagemaker_inference", "requests"}
+    assert not [name for name in done.stdout.split() if name.startswith("multigpu_inference.engine")]
+
+
+def _container() -> str:
+    return str(Path(multigpu_inference.__file__).parents[1])

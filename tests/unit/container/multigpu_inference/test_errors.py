@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from multigpu_inference import errors
+from multigpu_inference.errors import (
+    BadRequest,
+    ChosenStatus,
+    DeadlineExceeded,
+    Draining,
+    FunctionFailed,
+    NotAcceptable,
+    Overloaded,
+    PayloadTooLarge,
+    ResponseTooLarge,
+    ServingError,
+    Unavailable,
+    UnknownStructure,
+    Unprocessable,
+    UnsupportedMediaType,
+    WorkerDied,
+    WorkerLost,
+    from_name,
+    from_status,
+    name_of,
+)
+from multigpu_inference.messages import Failure
+
+STATUS = {
+    BadRequest: 400,
+    NotAcceptable: 406,
+    PayloadTooLarge: 413,
+    UnsupportedMediaType: 415,
+    Unprocessable: 422,
+    FunctionFailed: 500,
+    ResponseTooLarge: 500,
+    ServingError: 500,
+    Unavailable: 503,
+    Overloaded: 503,
+    Draining: 503,
+    WorkerDied: 503,
+    WorkerLost: 503,
+    UnknownStructure: 500,
+    DeadlineExceeded: 504,
+}
+
+
+@pytest.mark.parametrize(("kind", "status"), STATUS.items())
+def test_status(kind: type[ServingError], status: int) -> None:
+    assert kind.status == status
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    defined = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ServingError)}
+    assert defined == set(STATUS) | {ChosenStatus}
+    for_clients = defined - {ChosenStatus, WorkerLost, UnknownStructure}  # one takes its status's; two stay in the engine
+    assert len({kind.code for kind in for_clients}) == len(for_clients)
+
+
+def test_without_a_text_it_has_its_own() -> None:
+    assert Overloaded().message == "the queue is full"
+    assert BadRequest("").message == "the request cannot be read"
+
+
+@pytest.mark.parametrize(("given", "kept"), [("one\ntwo", "one"), ("x" * 1000, "x" * 400), ("\n", "")])
+def test_a_text_is_one_short_line(given: str, kept: str) -> None:
+    assert BadRequest(given).message == kept
+
+
+def test_an_answer_is_one_line_of_json() -> None:
+    body = BadRequest('no "picture"').body("r-1")
+    assert body.endswith(b"\n")
+    assert body.count(b"\n") == 1
+    assert json.loads(body) == {"error": "bad_request", "message": 'no "picture"', "request_id": "r-1"}
+
+
+@pytest.mark.parametrize(("error", "seconds"), [(Overloaded(), 1), (Unavailable(), 5), (Draining(), 5)])
+def test_an_answer_says_when_to_come_again(error: ServingError, seconds: int) -> None:
+    assert json.loads(error.body("r-1"))["retry_after_s"] == seconds
+
+
+@pytest.mark.parametrize("error", [BadRequest(), FunctionFailed(), DeadlineExceeded()])
+def test_an_answer_does_not_ask_for_a_repetition_that_is_of_no_use(error: ServingError) -> None:
+    assert "retry_after_s" not in json.loads(error.body("r-1"))
+
+
+def test_what_only_the_operator_may_see_is_not_in_the_answer() -> None:
+    error = FunctionFailed()
+    error.detail = "input_fn: KeyError: secret"
+    assert b"secret" not in error.body("r-1")
+
+
+@pytest.mark.parametrize("kind", STATUS)
+def test_a_failure_gives_the_error_back(kind: type[ServingError]) -> None:
+    error = Failure(1, kind.__name__, "text", "detail").error()
+    assert type(error) is kind
+    assert (error.message, error.detail) == ("text", "detail")
+
+
+@pytest.mark.parametrize("name", ["KeyError", "Exception", "", "StartupError"])
+def test_a_name_that_is_none_of_ours_is_an_internal_error(name: str) -> None:
+    assert type(from_name(name, "text", 500)) is ServingError
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequest),
+        (413, PayloadTooLarge),
+        (415, UnsupportedMediaType),
+        (422, Unprocessable),
+        (500, FunctionFailed),
+        (503, Unavailable),
+        (504, DeadlineExceeded),
+    ],
+)
+def test_a_status_is_the_error_of_that_status(status: int, kind: type[ServingError]) -> None:
+    assert type(from_status(status, "text")) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "not_found"), (429, "too_many_requests"), (418, "im_a_teapot"), (501, "not_implemented")]
+)
+def test_a_status_without_a_class_of_its_own_is_kept_on_its_way_through_the_processes(status: int, code: str) -> None:
+    error = from_status(status, "text")
+    again = Failure(1, name_of(error), error.message, error.detail, error.status).error()
+    assert (again.status, again.code, again.message) == (status, code, "text")
+
+
+@pytest.mark.parametrize("status", [200, 399, 499, 600])
+def test_a_status_that_is_none_of_an_error_is_a_failure_of_the_function(status: int) -> None:
+    assert type(from_status(status, "text")) is FunctionFailed

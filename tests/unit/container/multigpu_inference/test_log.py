@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from multigpu_inference import log
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_source", "test-0")
+
+
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def test_an_event_is_one_line_of_json(capfd: pytest.CaptureFixture[str]) -> None:
+    log.event("worker_ready", worker="pool-3", load_ms=12, text="two\nlines")
+    (line,) = lines(capfd)
+    del line["time"]
+    assert line == {
+        "source": "test-0",
+        "event": "worker_ready",
+        "worker": "pool-3",
+        "load_ms": 12,
+        "text": "two\nlines",
+    }
+
+
+def test_the_time_is_now_in_utc(capfd: pytest.CaptureFixture[str]) -> None:
+    log.event("x")
+    (line,) = lines(capfd)
+    time = datetime.fromisoformat(line["time"])
+    assert time.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - time) < timedelta(seconds=30)
+
+
+def test_the_source_is_the_process_that_wrote_it(capfd: pytest.CaptureFixture[str]) -> None:
+    log.set_source("engine")
+    log.event("x")
+    assert lines(capfd)[0]["source"] == "engine"
+
+
+def test_none_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    log.event("x", reason=None, count=0)
+    (line,) = lines(capfd)
+    assert "reason" not in line
+    assert line["count"] == 0
+
+
+def test_what_json_does_not_know_is_written_as_text(capfd: pytest.CaptureFixture[str]) -> None:
+    log.event("x", paths=frozenset({"[0]"}), text="\ud800")
+    assert lines(capfd)[0]["paths"] == "frozenset({'[0]'})"
+
+
+def test_an_exception_has_class_text_and_trace(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise KeyError("seven")
+    except KeyError as error:
+        log.exception("function_failed", error, request_id="r-1")
+    (line,) = lines(capfd)
+    assert (line["error"], line["message"], line["request_id"]) == ("KeyError", "'seven'", "r-1")
+    assert line["trace"].startswith("Traceback")
+    assert 'raise KeyError("seven")' in line["trace"]
+
+
+def test_what_was_printed_before_comes_before() -> None:
+    script = "from multigpu_inference import log; print('first'); log.event('second'); print('third')"
+    out = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, env=environ()).stdout
+    first, second, third = out.splitlines()
+    assert (first, json.loads(second)["event"], third) == (b"first", "second", b"third")
+
+
+@pytest.mark.parametrize("before", ["pass", "print('still buffered')"], ids=["nothing", "something"])
+def test_a_log_that_nobody_reads_fails_no_request(before: str) -> None:
+    script = f"import os; from multigpu_inference import log; {before}; log.event('x'); os._exit(7)"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, check=False, env=environ())
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
+def environ() -> dict[str, str]:
+    """With this process's import path, and standard output buffered as it is by default."""
+    return {"PYTHONPATH": os.pathsep.join(sys.path)}
