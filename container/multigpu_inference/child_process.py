@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from multigpu_inference import process
 from multigpu_inference.errors import StartupError
-from multigpu_inference.ipc import FrameStream
+from multigpu_inference.ipc import FrameStream, socket_pair
 from multigpu_inference.messages import Message, StartFailed
 
 # How long what an ended process had still said is waited for, and an exit after its socket has closed.
@@ -42,7 +41,7 @@ class Command:
 
 async def spawn(command: Command) -> tuple[asyncio.subprocess.Process, FrameStream]:
     """Start a process of ours with one end of a socket pair; a fresh interpreter, never a fork."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket_pair()
     try:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", command.module, str(theirs.fileno()), str(os.getpid()), command.name,
@@ -57,7 +56,7 @@ async def spawn(command: Command) -> tuple[asyncio.subprocess.Process, FrameStre
         raise StartupError(f"{command.name} cannot be started: {error.strerror}") from error
     finally:
         theirs.close()
-    return child, await FrameStream.from_socket(ours)
+    return child, FrameStream(ours)
 
 
 async def first_message(command: Command, child: asyncio.subprocess.Process, stream: FrameStream, deadline: float) -> Message:

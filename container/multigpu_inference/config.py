@@ -20,7 +20,13 @@ MAX_FRONT_END_WORKERS = 120
 MAX_PORT = 32_766
 
 _OWN_NAMES = (
+    "MULTIGPU_CHANNELS_LAST",
+    "MULTIGPU_COMPILE",
+    "MULTIGPU_CUDA_GRAPHS",
     "MULTIGPU_DEVICES",
+    "MULTIGPU_DTYPE",
+    "MULTIGPU_MAX_BATCH_DELAY_MS",
+    "MULTIGPU_MAX_BATCH_SIZE",
     "MULTIGPU_MAX_QUEUE_SIZE",
     "MULTIGPU_NUM_REPLICAS",
     "MULTIGPU_PLACEMENT",
@@ -29,6 +35,7 @@ _OWN_NAMES = (
     "MULTIGPU_REQUEST_TIMEOUT_S",
     "MULTIGPU_STAGE_THREADS",
     "MULTIGPU_STARTUP_TIMEOUT_S",
+    "MULTIGPU_TRACE",
 )
 
 
@@ -92,7 +99,10 @@ class EngineSettings:
         max_queue_size: `MULTIGPU_MAX_QUEUE_SIZE`: requests that may wait to be admitted.
         request_timeout_s: `MULTIGPU_REQUEST_TIMEOUT_S`: 55, from arrival; SageMaker gives up at 60.
         startup_timeout_s: `MULTIGPU_STARTUP_TIMEOUT_S`: 600, for all models to load.
-        stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads of a replica worker.
+        stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads that a stage of a replica computes with.
+        max_batch_size: `MULTIGPU_MAX_BATCH_SIZE`: items that a stage takes at a time, at most: default 8 on GPUs, 1 on the CPU.
+        max_batch_delay_ms: `MULTIGPU_MAX_BATCH_DELAY_MS`: 0: how long a stage that has room may wait for its batch to grow.
+        trace: `MULTIGPU_TRACE`: whether a request's log line has the beginning and the end of each hop.
     """
 
     devices: str
@@ -104,6 +114,26 @@ class EngineSettings:
     request_timeout_s: float
     startup_timeout_s: float
     stage_threads: int | None
+    max_batch_size: int | None
+    max_batch_delay_ms: float
+    trace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccelerationSettings:
+    """How networks are run that a script hands to `accelerate`. What changes numbers is off by default.
+
+    Attributes:
+        dtype: `MULTIGPU_DTYPE`: float32, float16, bfloat16.
+        channels_last: `MULTIGPU_CHANNELS_LAST`: 1, 0; None: on the CPU, and on a GPU in half precision, where it is faster.
+        cuda_graphs: `MULTIGPU_CUDA_GRAPHS`: whether stages of a fixed shape replay captured graphs.
+        compile: `MULTIGPU_COMPILE`: whether stages of a fixed shape go through `torch.compile`, which needs a C compiler.
+    """
+
+    dtype: str
+    channels_last: bool | None
+    cuda_graphs: bool
+    compile: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +143,7 @@ class Settings:
     model: ModelSettings
     front_end: FrontEndSettings
     engine: EngineSettings
+    acceleration: AccelerationSettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -142,9 +173,18 @@ class Settings:
                 preprocess=read.choice("MULTIGPU_PREPROCESS", "auto", ("auto", "pool", "replica")),
                 preprocess_workers=read.optional_integer("MULTIGPU_PREPROCESS_WORKERS", 1, 1024),
                 max_queue_size=read.optional_integer("MULTIGPU_MAX_QUEUE_SIZE", 0, 100_000),
-                request_timeout_s=read.seconds("MULTIGPU_REQUEST_TIMEOUT_S", 55.0, 0.1, 3600.0),
-                startup_timeout_s=read.seconds("MULTIGPU_STARTUP_TIMEOUT_S", 600.0, 1.0, 3600.0),
+                request_timeout_s=read.number("MULTIGPU_REQUEST_TIMEOUT_S", 55.0, 0.1, 3600.0),
+                startup_timeout_s=read.number("MULTIGPU_STARTUP_TIMEOUT_S", 600.0, 1.0, 3600.0),
                 stage_threads=read.optional_integer("MULTIGPU_STAGE_THREADS", 1, 1024),
+                max_batch_size=read.optional_integer("MULTIGPU_MAX_BATCH_SIZE", 1, 1024),
+                max_batch_delay_ms=read.number("MULTIGPU_MAX_BATCH_DELAY_MS", 0.0, 0.0, 10_000.0, "milliseconds"),
+                trace=bool(read.switch("MULTIGPU_TRACE", False)),
+            ),
+            acceleration=AccelerationSettings(
+                dtype=read.choice("MULTIGPU_DTYPE", "float32", ("float32", "float16", "bfloat16")),
+                channels_last=read.switch("MULTIGPU_CHANNELS_LAST", None),
+                cuda_graphs=bool(read.switch("MULTIGPU_CUDA_GRAPHS", False)),
+                compile=bool(read.switch("MULTIGPU_COMPILE", False)),
             ),
         )
 
@@ -164,14 +204,20 @@ class _Reader:
             raise SettingsError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
         return value
 
-    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+    def switch(self, name: str, default: bool | None) -> bool | None:
+        text = self.text(name, "").lower()
+        if text not in ("", "0", "1"):
+            raise SettingsError(f"{name}={text!r}: allowed are 0 and 1")
+        return text == "1" if text else default
+
+    def number(self, name: str, default: float, low: float, high: float, unit: str = "seconds") -> float:
         text = self.text(name, str(default))
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise SettingsError(f"{name}={text!r}: allowed is a number of seconds from {low:g} to {high:g}")
+            raise SettingsError(f"{name}={text!r}: allowed is a number of {unit} from {low:g} to {high:g}")
         return value
 
     def optional_integer(self, name: str, low: int, high: int) -> int | None:

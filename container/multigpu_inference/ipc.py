@@ -1,79 +1,183 @@
-"""Frames over Unix sockets: one message and its blobs, in both directions.
+"""Frames over Unix sockets: one message and its blobs in one packet, in both directions.
 
-A frame is `length of the message, number of blobs`, the length of each blob, the pickled message, the blobs. Only
-processes of our own hold these sockets (a socketpair passed at the start, or a socket file in a folder of mode 0700),
-so a message may be unpickled; blobs are passed on unopened.
+A packet is a pickled `(message, blobs)`; sockets are of the kind that keeps packets apart (`SOCK_SEQPACKET`), so a frame is
+sent and received by one system call, whole or not at all. A blob is bytes, or a `Slice` of the arena that the message
+names: large bytes are not sent at all (`arena`). What is too large for a packet and has no arena goes through a memory file
+made for it. Only processes of our own hold these sockets (a socketpair passed at the start, or a socket file in a folder of
+mode 0700), so a frame may be unpickled.
 
-`FrameSocket` blocks and is what workers use, `FrameStream` is its asyncio twin in the engine.
+`FrameSocket` blocks and is what workers use, `FrameStream` is its asyncio twin in the engine and the supervisor.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
+import mmap
+import os
 import pickle
 import socket
-import struct
+from collections import deque
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from multigpu_inference.messages import Message
 
-Blob: TypeAlias = bytes | bytearray | memoryview
+# More than this in one packet goes through a memory file. A socket takes at least 200 KB under Linux's default limits.
+MAX_PACKET_BYTES = 128 << 10
+_FRAME, _SPILLED = b"f", b"s"
+_DESCRIPTORS_BYTES = socket.CMSG_SPACE(4)  # one descriptor
+# Frames that have been read and not yet taken; the socket is left alone from here on, and its sender waits.
+_READ_AHEAD = 256
 
-MAX_MESSAGE_BYTES = 64 << 20
-MAX_BLOB_BYTES = 4 << 30
-MAX_BLOBS = 65_535
-_HEAD = struct.Struct("!IH")
+
+class Slice(NamedTuple):
+    """Bytes in the arena of the request, by where they stand."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Where the next bytes may stand."""
+        return self.offset + self.length
+
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Blob: TypeAlias = Buffer | Slice
+
+
+def size_of(blob: Blob) -> int:
+    """The length of a blob in bytes."""
+    return blob.length if isinstance(blob, Slice) else memoryview(blob).nbytes
 
 
 class FrameError(ConnectionError):
     """The other side sent what is no frame of ours; the connection is of no further use."""
 
 
-class FrameTooLarge(ValueError):
-    """More or larger blobs than a frame holds. Nothing has been sent; the connection is as good as before."""
+class Descriptor:
+    """A file descriptor that came with a frame; closed with this object unless it is taken."""
+
+    def __init__(self, number: int) -> None:
+        """Own a descriptor."""
+        self._number = number
+
+    def take(self) -> int:
+        """The descriptor, which is the caller's to close from now on."""
+        number, self._number = self._number, -1
+        return number
+
+    def __del__(self) -> None:
+        """Close it if nobody took it."""
+        if self._number >= 0:
+            os.close(self._number)
 
 
-def check_frame(blobs: Sequence[Blob]) -> list[int]:
-    """The lengths of blobs, in bytes; `FrameTooLarge` where no frame can hold them."""
-    sizes = [memoryview(blob).nbytes for blob in blobs]
-    if len(sizes) > MAX_BLOBS or any(size > MAX_BLOB_BYTES for size in sizes):
-        raise FrameTooLarge(f"{len(sizes)} blobs of up to {max(sizes)} bytes are too many or too large")
-    return sizes
+class Packet(NamedTuple):
+    """What one system call sends: bytes, and perhaps a descriptor."""
+
+    data: bytes
+    descriptor: int | None
+    spilled: bool  # the descriptor is a memory file of ours, to be closed when it has been sent
+
+    def send(self, sock: socket.socket) -> None:
+        """Send it whole; `OSError` where that is not possible now or at all."""
+        if self.descriptor is None:
+            sock.send(self.data)
+            return
+        rights = array.array("i", [self.descriptor])
+        sock.sendmsg([self.data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def close(self) -> None:
+        """Give back what was made for sending it."""
+        if self.spilled and self.descriptor is not None:
+            os.close(self.descriptor)
 
 
-def _pack(message: Message, blobs: Sequence[Blob]) -> bytes:
-    """Everything of a frame that stands before its blobs."""
-    body = pickle.dumps(message, protocol=5)
-    sizes = check_frame(blobs)
-    return _HEAD.pack(len(body), len(blobs)) + struct.pack(f"!{len(blobs)}Q", *sizes) + body
+def pack(message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = None) -> Packet:
+    """Make a frame's packet. Byte arrays arrive as such, so that a tensor made over one can be written to."""
+    parts = [blob if isinstance(blob, Slice | bytearray) else bytearray(blob) for blob in blobs]
+    data = pickle.dumps((message, parts), protocol=5)
+    if len(data) < MAX_PACKET_BYTES:
+        return Packet(_FRAME + data, descriptor, spilled=False)
+    if descriptor is not None:
+        raise ValueError("a frame with a descriptor must fit a packet")
+    memory = os.memfd_create("multigpu-frame")
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(data)
+    except BaseException:
+        os.close(memory)
+        raise
+    return Packet(_SPILLED, memory, spilled=True)
 
 
-def _unpack_sizes(raw: bytes | bytearray) -> tuple[int, ...]:
-    sizes: tuple[int, ...] = struct.unpack(f"!{len(raw) // 8}Q", raw)
-    if any(size > MAX_BLOB_BYTES for size in sizes):
-        raise FrameError(f"a blob of {max(sizes)} bytes is over the limit of {MAX_BLOB_BYTES}")
-    return sizes
+def _unpack(data: memoryview, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> tuple[Message, list[Any]]:
+    """A frame out of a packet; a descriptor that came with it is its last blob."""
+    descriptors = [Descriptor(number) for _, _, raw in ancillary for number in array.array("i", raw[: len(raw) // 4 * 4])]
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise FrameError("a packet was cut off")
+    try:
+        if data[:1] == _SPILLED:
+            return _read_spilled(descriptors.pop())
+        if data[:1] != _FRAME:
+            raise ValueError("no frame")
+        message, blobs = pickle.loads(data[1:])
+    except Exception as error:
+        raise FrameError(f"what came is no frame of ours ({type(error).__name__})") from error
+    return message, [*blobs, *descriptors]
 
 
-def _unpack_head(raw: bytes | bytearray) -> tuple[int, int]:
-    length, count = _HEAD.unpack(raw)
-    if length > MAX_MESSAGE_BYTES:
-        raise FrameError(f"a message of {length} bytes is over the limit of {MAX_MESSAGE_BYTES}")
-    return length, count
+def _read_spilled(descriptor: Descriptor) -> tuple[Message, list[Any]]:
+    number = descriptor.take()
+    try:
+        with mmap.mmap(number, 0, prot=mmap.PROT_READ) as memory:
+            message, blobs = pickle.loads(memory)
+            return message, blobs
+    finally:
+        os.close(number)
+
+
+class _Receiver:
+    """Receives packets into a buffer of its own: one made for each would be memory faulted in anew each time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = memoryview(bytearray(MAX_PACKET_BYTES + 1))
+
+    def receive(self) -> tuple[Message, list[Any]]:
+        """The next frame; `EOFError` where the other side has closed, `OSError` as the socket's."""
+        try:
+            length, ancillary, flags, _ = self._take()
+        except ConnectionResetError:
+            # It closed with something of ours unread there. Linux says so once, before what it had sent is read.
+            length, ancillary, flags, _ = self._take()
+        if length == 0:
+            raise EOFError
+        return _unpack(self._buffer[:length], ancillary, flags)
+
+    def _take(self) -> Any:
+        return self._sock.recvmsg_into([self._buffer], _DESCRIPTORS_BYTES, socket.MSG_CMSG_CLOEXEC)
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 class FrameSocket:
     """A blocking end of a frame connection. One thread at a time may send, one may receive."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take over a connected stream socket."""
+        """Take over a connected socket."""
         self._sock = sock
+        self._receiver = _Receiver(sock)
 
     @classmethod
     def connect(cls, path: str, timeout_s: float) -> FrameSocket:
         """Connect to a socket file; `OSError` where nothing listens there within `timeout_s`."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(timeout_s)
             sock.connect(path)
@@ -90,70 +194,119 @@ class FrameSocket:
         """The socket's descriptor."""
         return self._sock.fileno()
 
-    def send(self, message: Message, blobs: Sequence[Blob] = ()) -> None:
-        """Send one frame; `OSError` where the other side has gone, `FrameTooLarge` where it cannot be sent."""
-        self._sock.sendall(_pack(message, blobs))
-        for blob in blobs:
-            self._sock.sendall(blob)
+    def send(self, message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = None) -> None:
+        """Send one frame; `OSError` where the other side has gone."""
+        packet = pack(message, blobs, descriptor)
+        try:
+            packet.send(self._sock)
+        finally:
+            packet.close()
 
-    def receive(self) -> tuple[Message, list[bytearray]]:
-        """Wait for one frame; `EOFError` where the other side closed between frames, `OSError` within one.
-
-        Blobs are byte arrays, so that a tensor made over one can be written to.
-        """
-        length, count = _unpack_head(self._read(_HEAD.size, at_start=True))
-        sizes = _unpack_sizes(self._read(8 * count))
-        message = pickle.loads(self._read(length))
-        return message, [self._read(size) for size in sizes]
+    def receive(self) -> tuple[Message, list[Any]]:
+        """Wait for one frame; `EOFError` where the other side has closed, `OSError` where that failed."""
+        return self._receiver.receive()
 
     def close(self) -> None:
         """Close; the other side sees the end of the stream."""
         self._sock.close()
 
-    def _read(self, size: int, *, at_start: bool = False) -> bytearray:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            count = self._sock.recv_into(rest)
-            if count == 0:
-                if at_start and len(rest) == size:
-                    raise EOFError
-                raise FrameError("the connection ended within a frame")
-            rest = rest[count:]
-        return data
-
 
 class FrameStream:
-    """The asyncio end of a frame connection."""
+    """The asyncio end of a frame connection. Made within a running loop."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take over a connected pair of streams."""
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over a connected socket."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._receiver = _Receiver(sock)
+        self._loop = asyncio.get_running_loop()
+        self._frames = deque[tuple[Message, list[Any]]]()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended: Exception | None = None
+        self._unsent = deque[Packet]()
+        self._loop.add_reader(sock, self._on_readable)
+        self._reading = True
 
-    @classmethod
-    async def from_socket(cls, sock: socket.socket) -> FrameStream:
-        """Take over a connected stream socket."""
-        return cls(*await asyncio.open_unix_connection(sock=sock))
+    def send(self, message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = None) -> None:
+        """Send one frame, at once or as soon as the other side has room; `OSError` where it has gone.
 
-    async def send(self, message: Message, blobs: Sequence[Blob] = ()) -> None:
-        """Send one frame; `OSError` where the other side has gone.
-
-        All of a frame is handed to the transport before the first wait, so frames of several senders do not mix, and a
-        sender that is cancelled leaves none cut short.
+        What is not sent at once waits here, bounded by what a protocol lets be in flight.
         """
-        self._writer.write(_pack(message, blobs))
-        for blob in blobs:
-            self._writer.write(blob)
-        await self._writer.drain()
+        if self._sock.fileno() < 0:
+            raise BrokenPipeError("the connection is closed")
+        packet = pack(message, blobs, descriptor)
+        if self._unsent or not self._try_to_send(packet):
+            if packet.descriptor is not None and not packet.spilled:
+                packet = Packet(packet.data, os.dup(packet.descriptor), spilled=True)  # who gave it may close it meanwhile
+            self._unsent.append(packet)
+            self._loop.add_writer(self._sock, self._on_writable)
 
-    async def receive(self) -> tuple[Message, list[bytes]]:
-        """Wait for one frame; `EOFError` where the other side has gone, between frames or within one."""
-        length, count = _unpack_head(await self._reader.readexactly(_HEAD.size))
-        sizes = _unpack_sizes(await self._reader.readexactly(8 * count))
-        message = pickle.loads(await self._reader.readexactly(length))
-        return message, [await self._reader.readexactly(size) for size in sizes]
+    async def receive(self) -> tuple[Message, list[Any]]:
+        """Wait for one frame; `EOFError` where the other side has gone or this one was closed, `OSError` where that failed."""
+        while not self._frames:
+            if self._ended is not None:
+                raise self._ended
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        frame = self._frames.popleft()
+        if not self._reading and self._ended is None:
+            self._loop.add_reader(self._sock, self._on_readable)
+            self._reading = True
+        return frame
 
     def close(self) -> None:
-        """Close without waiting for what is still buffered to be read."""
-        self._writer.close()
+        """Close at once; what is unsent stays so. Whoever waits for a frame gets `EOFError`."""
+        if self._sock.fileno() < 0:
+            return
+        self._stop_reading(EOFError())
+        self._loop.remove_writer(self._sock)
+        for packet in self._unsent:
+            packet.close()
+        self._unsent.clear()
+        self._sock.close()
+
+    def _on_readable(self) -> None:
+        try:
+            self._frames.append(self._receiver.receive())
+        except (BlockingIOError, InterruptedError):
+            return
+        except (EOFError, OSError) as error:
+            self._stop_reading(error)
+        if len(self._frames) >= _READ_AHEAD and self._reading:
+            self._loop.remove_reader(self._sock)
+            self._reading = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _stop_reading(self, error: Exception) -> None:
+        self._ended = self._ended or error
+        self._loop.remove_reader(self._sock)
+        self._reading = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _try_to_send(self, packet: Packet) -> bool:
+        try:
+            packet.send(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except BaseException:
+            packet.close()
+            raise
+        packet.close()
+        return True
+
+    def _on_writable(self) -> None:
+        try:
+            while self._unsent and self._try_to_send(self._unsent[0]):
+                self._unsent.popleft()
+        except OSError:  # it has gone, which the reader sees too
+            self._unsent.popleft()
+            for packet in self._unsent:
+                packet.close()
+            self._unsent.clear()
+        if not self._unsent:
+            self._loop.remove_writer(self._sock)

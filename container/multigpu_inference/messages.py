@@ -2,9 +2,11 @@
 
     front-end worker ──Invocation, body──► engine ──Task, blobs──► pool worker, replica worker
                      ◄─Answer, body────────        ◄─Result, blobs─ (or Failure)
+                     ──ArenaOpened────────►        ──ArenaOpened, ArenaClosed──►
     worker ──WorkerReady | StartFailed──► engine ──EngineReady, Heartbeat … | StartFailed──► supervisor
 
-Bytes (bodies, pickled objects, their tensors) travel beside a message as blobs, which the engine passes on unopened.
+Bytes (bodies, pickled objects, their tensors) travel beside a message as blobs, in its packet or in the request's arena
+(`arena`); the engine passes them on unopened.
 Times are seconds of the monotonic clock, which on Linux is one clock for all processes of a machine.
 """
 
@@ -33,6 +35,7 @@ class Invocation:
         headers: The request's headers, names in lower case.
         arrived: When the front-end worker took it.
         deadline: When its time is over, absolute.
+        arena: The connection's arena that is this request's until its answer.
     """
 
     request_id: str
@@ -41,6 +44,7 @@ class Invocation:
     headers: Mapping[str, str]
     arrived: float
     deadline: float
+    arena: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Answer:
         content_type: Of the body.
         attributes: Replica and milliseconds per hop, in the order of the hops.
         retry_after_s: Of a refusal: when to come again.
+        arena_is_free: Whether the request's arena may be used for the next; else something may still write or read there.
+        arena_used: How much of it the request used, in bytes.
     """
 
     request_id: str
@@ -60,6 +66,22 @@ class Answer:
     content_type: str
     attributes: Mapping[str, str] = field(default_factory=dict)
     retry_after_s: int | None = None
+    arena_is_free: bool = True
+    arena_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaOpened:
+    """An arena, by the number that messages on this connection will name it; its descriptor comes with this one."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaClosed:
+    """No message on this connection will name this arena again."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +96,8 @@ class Task:
         device_paths: Where in the decoded object the tensors stand that belong on the replica's device.
         tensor_paths: Where a trial has seen tensors at all; None where nobody has looked, and all stay on the CPU.
         trial: Whether this is the run that finds out where `input_fn` and `output_fn` can run (`trial`).
+        arena: The request's arena, by the engine's number.
+        arena_used: Where free bytes begin in it: the worker's own stand behind.
     """
 
     task_id: int
@@ -82,6 +106,8 @@ class Task:
     device_paths: frozenset[str] = frozenset()
     tensor_paths: frozenset[str] | None = None
     trial: bool = False
+    arena: int = 0
+    arena_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +116,18 @@ class Result:
 
     Attributes:
         task_id: The task's.
-        milliseconds: Per hop: `preprocess_ms`, `stage_1_ms` … or `predict_ms`, `postprocess_ms`.
+        spans: Per hop its name (`preprocess_ms`, `stage_1_ms` … or `predict_ms`, `postprocess_ms`), when it began and
+            ended, and how many items shared it.
         content_type: Of the body, where the last step makes one.
         findings: What a trial found; None for every other task.
+        keeps_arena: Whether the worker still refers to bytes of the arena: user code has kept some.
     """
 
     task_id: int
-    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    spans: tuple[tuple[str, float, float, int], ...] = ()
     content_type: str | None = None
     findings: Findings | None = None
+    keeps_arena: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +158,7 @@ class Failure:
     message: str
     detail: str = ""
     status: int = 500
+    keeps_arena: bool = False
 
     def error(self) -> errors.ServingError:
         """The error itself."""
@@ -139,10 +169,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker has loaded everything and waits for tasks."""
+    """A worker has loaded everything and waits for tasks.
+
+    Attributes:
+        pid: Its process.
+        load_ms: How long that took.
+        concurrency: How many tasks it works on at a time.
+    """
 
     pid: int
     load_ms: float
+    concurrency: int = 1
 
 
 @dataclass(frozen=True, slots=True)

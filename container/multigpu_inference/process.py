@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
@@ -49,10 +50,18 @@ def start_as_child(arguments: Sequence[str]) -> socket.socket:
     global _is_worker
     become(arguments[2], int(arguments[1]))
     _is_worker = True
+    _allow_many_files()
     sock = socket.socket(fileno=int(arguments[0]))
     sock.set_inheritable(False)
     os.register_at_fork(after_in_child=sock.close)
     return sock
+
+
+def _allow_many_files() -> None:
+    """Open as many files as the machine allows: each request in flight has two, in every process that works on it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def is_worker() -> bool:

@@ -49,7 +49,7 @@ def test_every_process_sees_no_gpu_and_its_share_of_threads_on_a_cpu_machine(end
     answer = seen(endpoint, {})
     assert [answer[function]["cuda_visible_devices"] for function in ("input_fn", "predict_fn")] == ["", ""]
     assert answer["input_fn"]["threads"] == "1"
-    assert answer["predict_fn"]["threads"] == str(endpoint.events("plan")[0]["threads_per_replica"])
+    assert answer["predict_fn"]["threads"] == str(endpoint.events("plan")[0]["threads_per_stage"])
 
 
 def test_the_working_folder_is_the_model_folder(endpoint: Endpoint) -> None:

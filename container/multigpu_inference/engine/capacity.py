@@ -12,8 +12,10 @@ from pathlib import Path
 from multigpu_inference.config import MAX_FRONT_END_WORKERS, EngineSettings
 from multigpu_inference.engine.placement import is_list, parse_placement
 
-# A replica runs one request; the next one waits in its socket, so that the device never waits for the engine.
-IN_FLIGHT_PER_REPLICA = 2
+# A stage computes one batch while the next one forms, so that no device waits for the engine.
+_BATCHES_PER_STAGE = 2
+# What a stage takes at a time where nothing is said: a GPU's cores need several pictures, a CPU's are busy with one.
+DEFAULT_BATCH_SIZE = {"cuda": 8, "cpu": 1}
 # Front-end workers beyond what the engine takes, so that a refusal comes from the engine, with its reason.
 _REFUSING_WORKERS = 4
 
@@ -24,7 +26,7 @@ class Capacity:
 
     Attributes:
         num_replicas: Replica workers.
-        threads_per_replica: CPU threads that a replica worker computes with.
+        threads_per_stage: CPU threads that a stage computes with; the stages of a replica share its part of the cores.
         pool_workers: Processes of the pool that may work at a time.
         in_flight_per_replica: Requests that one replica worker holds.
         admitted: Requests that are between admission and answer, at most.
@@ -33,7 +35,7 @@ class Capacity:
     """
 
     num_replicas: int
-    threads_per_replica: int
+    threads_per_stage: int
     pool_workers: int
     in_flight_per_replica: int
     admitted: int
@@ -41,24 +43,27 @@ class Capacity:
     front_end_workers: int
 
 
-def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int) -> Capacity:
+def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int, stages: int = 1) -> Capacity:
     """Fill in the defaults.
 
     Args:
         settings: What the user asked for.
         num_gpus: Visible GPUs; 0 on a machine without.
         cores: CPU cores that this container may use.
+        stages: Stages of a replica.
     """
     replicas = settings.num_replicas or _default_replicas(settings.placement, num_gpus)
     # A request is with one worker at a time, so more workers than requests in flight would never work.
     pool = settings.preprocess_workers or min(MAX_FRONT_END_WORKERS, max(2, cores - replicas))
-    admitted = IN_FLIGHT_PER_REPLICA * replicas + 2 * pool
+    batch = settings.max_batch_size or DEFAULT_BATCH_SIZE["cuda" if num_gpus else "cpu"]
+    in_flight = _BATCHES_PER_STAGE * stages * batch
+    admitted = in_flight * replicas + 2 * pool
     queue = admitted if settings.max_queue_size is None else settings.max_queue_size
     return Capacity(
         num_replicas=replicas,
-        threads_per_replica=settings.stage_threads or max(1, cores // replicas),
+        threads_per_stage=settings.stage_threads or max(1, cores // (replicas * stages)),
         pool_workers=pool,
-        in_flight_per_replica=IN_FLIGHT_PER_REPLICA,
+        in_flight_per_replica=in_flight,
         admitted=admitted,
         max_queue_size=queue,
         front_end_workers=min(MAX_FRONT_END_WORKERS, admitted + queue + _REFUSING_WORKERS),

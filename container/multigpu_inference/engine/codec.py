@@ -1,4 +1,4 @@
-"""Objects as blobs: pickle 5 with the bytes of arrays and tensors beside it, and tensors brought to the CPU on the way.
+"""Objects as blobs: pickle 5 with the bytes of arrays, tensors and pictures beside it, tensors brought to the CPU on the way.
 
     pool worker: input_fn's result ──encode──► engine (unopened) ──► replica worker: decode, predict_fn
     replica worker: prediction ──encode──► engine (unopened) ──► pool worker: decode, output_fn
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Buffer
 
 if TYPE_CHECKING:
     import torch
@@ -25,35 +25,73 @@ _INLINE_BYTES = 4096
 
 
 class _Pickler(pickle.Pickler):
-    """Knows tensors; counts those that it met on a device other than the CPU."""
+    """Knows tensors and pictures. Brings tensors from their devices, all at once, while it goes on.
 
-    def __init__(self, file: io.BytesIO, buffers: list[Blob]) -> None:
-        super().__init__(file, protocol=5, buffer_callback=lambda buffer: self._keep_inline(buffer, buffers))
+    Attributes:
+        device_tensors: How many tensors it met on a device other than the CPU.
+    """
+
+    def __init__(self, file: io.BytesIO, buffers: list[Buffer]) -> None:
+        copies: dict[int, Any] = {}  # by the buffer's identity: what a device may still be writing to
+        # Not a method: this object and its own callback would keep each other, and what was pickled, until they are collected.
+        super().__init__(file, protocol=5, buffer_callback=lambda buffer: _keep_inline(buffer, buffers, copies))
         self.device_tensors = 0
+        self._copies = copies
+        self._devices: set[Any] = set()
 
-    @staticmethod
-    def _keep_inline(buffer: pickle.PickleBuffer, buffers: list[Blob]) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < _INLINE_BYTES:
-            return True
-        buffers.append(raw)
-        return False
+    def finish(self) -> None:
+        """Wait until what was asked of devices is there."""
+        for device in self._devices:
+            sys.modules["torch"].cuda.current_stream(device).synchronize()
 
     def reducer_override(self, obj: Any) -> Any:
         torch = sys.modules.get("torch")  # a script without torch has no tensors
-        if torch is None or type(obj) not in (torch.Tensor, torch.nn.Parameter):
-            return NotImplemented
+        if torch is not None and type(obj) in (torch.Tensor, torch.nn.Parameter):
+            return self._reduce_tensor(torch, obj)
+        pictures = sys.modules.get("PIL.Image")
+        if pictures is not None and type(obj) is pictures.Image:
+            *state, data = obj.__getstate__()
+            return _picture, (state, pickle.PickleBuffer(data))
+        return NotImplemented
+
+    def _reduce_tensor(self, torch: Any, obj: Any) -> Any:
         if obj.device.type != "cpu":
             self.device_tensors += 1
         if obj.layout is not torch.strided or obj.is_quantized:
             return NotImplemented
-        dense = obj.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
+        dense = obj.detach().resolve_conj().resolve_neg().contiguous()
+        host = self._begin_copy(torch, dense) if dense.is_cuda else dense.to("cpu")
         # Not reshape(-1): a tensor of one element counts as contiguous whatever its stride is, and keeps it.
-        raw = dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy()
-        return _tensor, (pickle.PickleBuffer(raw), str(obj.dtype).removeprefix("torch."), tuple(obj.shape))
+        raw = pickle.PickleBuffer(host.as_strided((host.numel(),), (1,)).view(torch.uint8).numpy())
+        if host is not dense and dense.is_cuda:
+            self._copies[id(raw)] = raw
+        return _tensor, (raw, str(obj.dtype).removeprefix("torch."), tuple(obj.shape))
+
+    def _begin_copy(self, torch: Any, dense: Any) -> Any:
+        """Have a device copy a tensor to pinned memory, and do not wait for it."""
+        self._devices.add(dense.device)
+        host = torch.empty(dense.shape, dtype=dense.dtype, pin_memory=True)
+        return host.copy_(dense, non_blocking=True)
 
 
-def _tensor(buffer: Blob, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _keep_inline(buffer: pickle.PickleBuffer, buffers: list[Buffer], copies: dict[int, Any]) -> bool:
+    raw = buffer.raw()
+    if raw.nbytes < _INLINE_BYTES and id(buffer) not in copies:
+        return True
+    buffers.append(raw)
+    return False
+
+
+def _picture(state: list[Any], data: Buffer) -> Any:
+    """A Pillow image from what its own pickling keeps, its pixels beside it."""
+    from PIL import Image
+
+    picture = Image.Image()
+    picture.__setstate__([*state, data])
+    return picture
+
+
+def _tensor(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
     """A tensor over a buffer, without a copy."""
     import torch
 
@@ -63,7 +101,7 @@ def _tensor(buffer: Blob, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.frombuffer(buffer, dtype=torch.uint8).view(element_type).reshape(shape)
 
 
-def encode(value: Any) -> list[Blob]:
+def encode(value: Any) -> list[Buffer]:
     """Turn an object into blobs, the pickle first.
 
     Raises:
@@ -77,13 +115,14 @@ def count_device_tensors(value: Any) -> int:
     return _encode(value)[1]
 
 
-def _encode(value: Any) -> tuple[list[Blob], int]:
-    file, buffers = io.BytesIO(), list[Blob]()
+def _encode(value: Any) -> tuple[list[Buffer], int]:
+    file, buffers = io.BytesIO(), list[Buffer]()
     pickler = _Pickler(file, buffers)
     pickler.dump(value)
+    pickler.finish()
     return [file.getvalue(), *buffers], pickler.device_tensors
 
 
-def decode(blobs: Sequence[Blob]) -> Any:
+def decode(blobs: Sequence[Buffer]) -> Any:
     """Make the object again; arrays and tensors lie over the blobs, so byte arrays make them writable."""
     return pickle.loads(blobs[0], buffers=blobs[1:])

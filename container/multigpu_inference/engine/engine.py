@@ -13,6 +13,7 @@ import dataclasses
 import time
 
 from multigpu_inference import log
+from multigpu_inference.arena import Arena, end_of
 from multigpu_inference.child_process import Command, ask
 from multigpu_inference.config import Settings
 from multigpu_inference.engine.admission import Admission
@@ -24,9 +25,10 @@ from multigpu_inference.engine.placement import Devices, plan_placement
 from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import Request
+from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.worker_process import WorkerProcess
-from multigpu_inference.errors import DeadlineExceeded, ServingError, StartupError
-from multigpu_inference.ipc import Blob
+from multigpu_inference.errors import DeadlineExceeded, ServingError, StartupError, Unprocessable, WorkerDied
+from multigpu_inference.ipc import Blob, size_of
 from multigpu_inference.messages import STOCK_ORDER, TRANSFORM_FN, Answer, Invocation, ScriptInfo, Task
 
 # What the stock toolkit makes for a client that accepts anything.
@@ -64,7 +66,7 @@ class Engine:
         settings = self._settings.engine
         deadline = asyncio.get_running_loop().time() + settings.startup_timeout_s
         self._script, gpus = await self._probe(deadline)
-        self.capacity = plan_capacity(settings, len(gpus), available_cores())
+        self.capacity = plan_capacity(settings, len(gpus), available_cores(), self._script.stages)
         devices = gpus or cpu_devices(self.capacity.num_replicas, self._script.stages)
         self.placement = plan_placement(devices, self._script.stages, self.capacity.num_replicas, settings.placement)
         self._admission = Admission(self.capacity.admitted, self.capacity.max_queue_size)
@@ -76,14 +78,21 @@ class Engine:
         self._log_plan()
         await self._start_workers()
 
-    async def answer(self, invocation: Invocation, body: Blob) -> tuple[Answer, bytes]:
-        """Answer one request, whatever happens to it, by its deadline."""
-        request = Request(self._with_accept(invocation), body)
+    async def answer(self, invocation: Invocation, body: Blob, arena: RequestArena) -> tuple[Answer, Blob]:
+        """Answer one request, whatever happens to it, by its deadline.
+
+        Args:
+            invocation: The request.
+            body: Its body, inline or in the arena.
+            arena: Its own until the answer; then the front end's again, unless it is spoiled.
+        """
+        request = Request(self._with_accept(invocation), body, arena)
         error: ServingError | None = None
-        answer_body, content_type = b"", "application/json"
+        answer_body: Blob = b""
+        content_type = "application/json"
         try:
             async with asyncio.timeout_at(invocation.deadline), self._admission.place():
-                answer_body = await self._finder.answer(request)
+                answer_body = await self._run(request)
             content_type = request.content_type
         except TimeoutError:
             error = DeadlineExceeded()
@@ -97,7 +106,7 @@ class Engine:
         measured = request.measured()
         attributes = {name: str(value) for name, value in measured.items()}
         status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
-        answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s)
+        answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s, not arena.spoiled, request.used)
         log.event(
             "request",
             request_id=invocation.request_id,
@@ -106,12 +115,26 @@ class Engine:
             error=error and error.code,
             reason=error and (error.detail or error.message),
             content_type=content_type,
-            bytes_in=len(body),
-            bytes_out=len(answer_body),
+            bytes_in=size_of(body),
+            bytes_out=size_of(answer_body),
             total_ms=round((time.monotonic() - invocation.arrived) * 1e3, 1),
+            spans=request.spans if self._settings.engine.trace else None,
             **measured,
         )
         return answer, answer_body
+
+    async def _run(self, request: Request) -> Blob:
+        """Take a request through; once more from its beginning, and alone, where a worker died while it worked on it."""
+        try:
+            return await self._finder.answer(request)
+        except WorkerDied:
+            log.event("request_tried_again", request_id=request.invocation.request_id, because="its worker ended")
+        request.alone = True
+        request.begin()
+        try:
+            return await self._finder.answer(request)
+        except WorkerDied:
+            raise Unprocessable from None
 
     async def drain(self) -> None:
         """Refuse what is new and wait until the last request has its answer."""
@@ -141,12 +164,15 @@ class Engine:
             await self.stop()
             raise failed.exceptions[0] from None
         if self._script.sample is not None and self._places.unknown:
-            request = Request(*self._sample_request())
+            arena = RequestArena(Arena.create())
+            request = Request(*self._sample_request(), arena)
             try:
-                await self._finder.answer(request)
+                await self._run(request)
             except ServingError as error:
                 await self.stop()
                 raise _sample_failure("replica-0", error) from None
+            finally:
+                arena.close()
 
     async def _warm_up(self, worker: WorkerProcess) -> None:
         """Let a replica answer the sample, in the stock order, before it gets a request."""
@@ -154,11 +180,15 @@ class Engine:
             return
         invocation, body = self._sample_request()
         steps = (TRANSFORM_FN,) if TRANSFORM_FN in self._script.functions else STOCK_ORDER
+        arena = RequestArena(Arena.create())
         worker.reserve()
         try:
-            await worker.run(Task(0, steps, invocation), [body])
+            blobs = arena.memory.write([body], 0)
+            await worker.run(Task(0, steps, invocation, arena_used=end_of(blobs)), blobs, arena)
         except ServingError as error:
             raise _sample_failure(worker.name, error) from None
+        finally:
+            arena.close()
 
     def _sample_request(self) -> tuple[Invocation, bytes]:
         assert self._script.sample is not None

@@ -1,7 +1,7 @@
-"""Milliseconds per hop of the request that this thread is working on.
+"""When each hop of a request began and ended, for the request that this thread is working on.
 
-Whoever serves a request opens a recording; a pipeline far below it writes its stages' times there. Outside a worker, in
-a notebook, nothing records and nothing is kept.
+Whoever serves a request opens a recording; a pipeline far below it writes its stages' spans there. Outside a worker, in
+a notebook, nothing records and nothing is kept. Times are `time.monotonic()`, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -10,33 +10,56 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
-_current: ContextVar[dict[str, float] | None] = ContextVar("hops", default=None)
+
+class Span(NamedTuple):
+    """One hop.
+
+    Attributes:
+        name: Such as `preprocess_ms`; its milliseconds are logged under it.
+        started: Monotonic seconds.
+        ended: Monotonic seconds.
+        batch_size: How many items were worked on together.
+    """
+
+    name: str
+    started: float
+    ended: float
+    batch_size: int = 1
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return (self.ended - self.started) * 1e3
+
+
+_current: ContextVar[list[Span] | None] = ContextVar("hops", default=None)
 
 
 @contextmanager
-def recording() -> Iterator[dict[str, float]]:
-    """Collect what is recorded within the block; gives the dict that it is collected in."""
-    hops: dict[str, float] = {}
-    token = _current.set(hops)
+def recording() -> Iterator[list[Span]]:
+    """Collect what is recorded within the block; gives the list that it is collected in, in the order of recording."""
+    spans: list[Span] = []
+    token = _current.set(spans)
     try:
-        yield hops
+        yield spans
     finally:
         _current.reset(token)
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Record how long the block takes, in wall milliseconds."""
-    started = time.perf_counter()
+    """Record the block as one span, also where it raises."""
+    started = time.monotonic()
     try:
         yield
     finally:
-        record(name, (time.perf_counter() - started) * 1e3)
+        record(Span(name, started, time.monotonic()))
 
 
-def record(name: str, milliseconds: float) -> None:
-    """Add to a hop of the current recording, if there is one."""
-    hops = _current.get()
-    if hops is not None:
-        hops[name] = hops.get(name, 0.0) + milliseconds
+def record(span: Span) -> None:
+    """Add a span to the current recording, if there is one."""
+    spans = _current.get()
+    if spans is not None:
+        spans.append(span)

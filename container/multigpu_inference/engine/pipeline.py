@@ -1,39 +1,48 @@
-"""The stages of one replica in a row, each on its own device and, on CUDA, on its own stream.
+"""The stages of one replica in a row, each with a thread of its own on its own device and, on CUDA, its own streams.
 
-    item ──► stage 1 on device A, stream a ──event──► stage 2 on device B, stream b ──event──► result
+    caller ──► queue ──► stage 1 on device A ──► queue ──► stage 2 on device B ──► the caller, who waited
+              batches    thread, stream a     event, copy    thread, stream b     event
 
-Runs in a replica worker, and wherever else a script calls its model. A stage takes one item at a time; callers on
-several threads overlap, each in another stage. The only wait for a device is the one for the event behind the last
-stage.
+Runs in a replica worker, and wherever else a script calls its model. Callers on several threads hand in an item each and
+wait for its result; while stage 2 works on some, stage 1 works on the next. With one caller it is what the stages give
+when they are called one after another.
 """
 
 from __future__ import annotations
 
-import threading
-import time
+import os
+import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multigpu_inference.engine import hops, structure
+from multigpu_inference.engine.job import Job
 from multigpu_inference.engine.stage import Stage
-
-if TYPE_CHECKING:
-    import torch
+from multigpu_inference.engine.stage_runner import StageRunner
 
 
 class Pipeline:
-    """A chain of stages that is called like a function."""
+    """A chain of stages that is called like a function, from any number of threads."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        """Chain stages.
+    def __init__(self, stages: Sequence[Stage], *, max_batch_size: int | None = None, max_batch_delay_ms: float = 0.0) -> None:
+        """Chain stages. Their threads start with the first call.
 
         Args:
             stages: At least one, in the order in which an item passes them.
+            max_batch_size: The most items that a stage takes at a time, where it would take more.
+            max_batch_delay_ms: How long a stage that could begin waits for its batch to become full, from when its oldest
+                item came; 0: it takes what there is.
         """
         if not stages:
             raise ValueError("a pipeline needs at least one stage")
+        limits = [_limit(stage, max_batch_size) for stage in stages]
         self.stages = tuple(stages)
-        self._runners = [_runner(stage) for stage in stages]
+        self._limits = limits
+        self._max_delay_s = max_batch_delay_ms / 1e3
+        # By process: a child that was forked has none of the threads, so it starts its own.
+        self._runners: dict[int, list[StageRunner]] = {}
+        self._closed = False
+        weakref.finalize(self, _close, self._runners)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -41,19 +50,66 @@ class Pipeline:
         return tuple(str(stage.device) for stage in self.stages)
 
     def __call__(self, item: Any) -> Any:
-        """Take one item through all stages; its result, ready, on the last stage's device."""
-        # Every stage's result is held until the last event: memory that a stream's allocator gets back earlier could be
-        # given out again while another stream still reads it.
-        held, passes = [item], list[_Pass]()
-        for runner in self._runners:
-            passed = runner.run(held[-1], passes[-1] if passes else None)
-            passes.append(passed)
-            held.append(passed.result)
-        passes[-1].wait()
-        _hand_over(held[-1])
-        for number, passed in enumerate(passes, 1):
-            hops.record(f"stage_{number}_ms", passed.milliseconds())
-        return held[-1]
+        """Take one item through all stages; its result, ready, on the last stage's device.
+
+        Raises:
+            BaseException: what a stage raised for this item.
+            RuntimeError: where the pipeline is closed.
+        """
+        job = Job(item)
+        self._first().hand([job])
+        result = job.result()
+        _hand_over(result)
+        for span in job.spans():
+            hops.record(span)
+        return result
+
+    def close(self) -> None:
+        """Refuse further calls, and end the threads when those under way are done. Does not wait; optional."""
+        self._closed = True
+        _close(self._runners)
+
+    def _first(self) -> StageRunner:
+        runners = self._runners.get(os.getpid())
+        if runners is None:
+            # Callers may come here together: all go on with what one of them has stored.
+            runners = self._runners.setdefault(os.getpid(), self._make_runners())
+        for runner in runners:
+            runner.start()
+        if self._closed:
+            runners[0].close()  # they may have been started after `close` looked for them
+        return runners[0]
+
+    def _make_runners(self) -> list[StageRunner]:
+        runners: list[StageRunner] = []
+        behind = None
+        for number, stage in reversed(list(enumerate(self.stages, 1))):
+            behind = _runner(stage)(stage, number, self._limits[number - 1], self._max_delay_s, behind)
+            runners.insert(0, behind)
+        return runners
+
+
+def _limit(stage: Stage, max_batch_size: int | None) -> int:
+    """How many items a stage takes at a time."""
+    limit = stage.max_batch_size if max_batch_size is None else min(stage.max_batch_size, max_batch_size)
+    if limit < 1:
+        raise ValueError(f"{type(stage).__name__} would take {limit} items at a time: max_batch_size is at least 1")
+    return limit
+
+
+def _runner(stage: Stage) -> type[StageRunner]:
+    if not str(stage.device).startswith("cuda"):
+        return StageRunner
+    from multigpu_inference.engine.cuda_stage_runner import CudaStageRunner
+
+    return CudaStageRunner
+
+
+def _close(runners: dict[int, list[StageRunner]]) -> None:
+    """End the threads of this process; whatever another one had is not touched, its locks least of all."""
+    mine = runners.get(os.getpid())
+    if mine is not None:
+        mine[0].close()
 
 
 def _hand_over(result: Any) -> None:
@@ -63,83 +119,3 @@ def _hand_over(result: Any) -> None:
             import torch
 
             leaf.record_stream(torch.cuda.current_stream(leaf.device))
-
-
-class _Pass:
-    """One item's way through one stage, on a device whose work is done when the call returns."""
-
-    def __init__(self, result: Any, seconds: float) -> None:
-        self.result = result
-        self._seconds = seconds
-
-    def wait(self) -> None:
-        """Wait until the result is there."""
-
-    def milliseconds(self) -> float:
-        """How long the stage worked."""
-        return self._seconds * 1e3
-
-
-class _StageRunner:
-    """Runs a stage on the CPU."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._turn = threading.Lock()
-
-    def run(self, item: Any, before: _Pass | None) -> _Pass:
-        if before is not None:
-            before.wait()
-        with self._turn:
-            started = time.perf_counter()
-            return _Pass(self._call(item), time.perf_counter() - started)
-
-    def _call(self, item: Any) -> Any:
-        results = self._stage([item])
-        if len(results) != 1:
-            raise ValueError(f"{type(self._stage).__name__} returned {len(results)} results for 1 item")
-        return results[0]
-
-
-class _CudaPass(_Pass):
-    """One item's way through a stage that only issues work."""
-
-    def __init__(self, result: Any, begin: torch.cuda.Event, end: torch.cuda.Event) -> None:
-        super().__init__(result, 0.0)
-        self._begin = begin
-        self.end = end
-
-    def wait(self) -> None:
-        self.end.synchronize()
-
-    def milliseconds(self) -> float:
-        return float(self._begin.elapsed_time(self.end))
-
-
-class _CudaStageRunner(_StageRunner):
-    """Runs a stage on a stream of its own."""
-
-    def __init__(self, stage: Stage) -> None:
-        import torch
-
-        super().__init__(stage)
-        self._stream = torch.cuda.Stream(device=stage.device)
-
-    def run(self, item: Any, before: _Pass | None) -> _Pass:
-        import torch
-
-        callers_stream = torch.cuda.current_stream(self._stream.device)
-        with self._turn, torch.cuda.stream(self._stream):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            if isinstance(before, _CudaPass):
-                self._stream.wait_event(before.end)  # on the device; this thread goes on
-            elif before is None:
-                self._stream.wait_stream(callers_stream)  # where the caller may still be making the item
-            begin.record()
-            result = self._call(item)
-            end.record()
-        return _CudaPass(result, begin, end)
-
-
-def _runner(stage: Stage) -> _StageRunner:
-    return _CudaStageRunner(stage) if str(stage.device).startswith("cuda") else _StageRunner(stage)

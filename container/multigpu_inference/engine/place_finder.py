@@ -14,7 +14,8 @@ from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.process_pool import ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import Request
-from multigpu_inference.errors import DeadlineExceeded, ServingError, Unavailable, UnknownStructure
+from multigpu_inference.errors import DeadlineExceeded, ServingError, Unavailable, UnknownStructure, WorkerDied
+from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, STOCK_ORDER
 
 _TOO_SLOW = "a trial took longer than a request may"
@@ -31,7 +32,7 @@ class PlaceFinder:
         self._replicas = replicas
         self._lock = asyncio.Lock()
 
-    async def answer(self, request: Request) -> bytes:
+    async def answer(self, request: Request) -> Blob:
         """Take a request from its body to its answer's; `ServingError` where it cannot be answered."""
         if self._places.unknown:
             async with self._lock:  # requests that come meanwhile wait for what the first one finds
@@ -43,11 +44,11 @@ class PlaceFinder:
             async with self._lock:
                 return await self._find_out(request)
 
-    async def _find_out(self, request: Request) -> bytes:
+    async def _find_out(self, request: Request) -> Blob:
         """Answer a request in the stock order, and settle the places; where it fails, the next request tries again."""
         try:
-            pooled, keep_input = await self._in_pool(request, INPUT_FN, [bytes(request.body)])
-            reply = await self._replicas.run(request.task(STOCK_ORDER, trial=True), [bytes(request.body), *pooled])
+            pooled, keep_input = await self._in_pool(request, INPUT_FN, [request.body])
+            reply = await request.reply(self._replicas, request.task(STOCK_ORDER, trial=True), [request.body, *pooled])
             body, *prediction = request.note(reply)
             answer, findings = (body, request.content_type), reply.result.findings
             assert findings is not None  # a trial's result always has some
@@ -68,26 +69,31 @@ class PlaceFinder:
             place = "pool" if reason is None else "replica"
             log.event("function_placed", function=function, runs_in=place, because=reason, costs=reason and _COST)
 
-    async def _compare_output(self, request: Request, prediction: list[bytes], answer: tuple[bytes, str]) -> str | None:
+    async def _compare_output(self, request: Request, prediction: list[Blob], answer: tuple[Blob, str]) -> str | None:
         """Why `output_fn` must stay in the replica worker; None where the pool gave the same answer."""
         body, failed = await self._in_pool(request, OUTPUT_FN, prediction)
         if failed is not None:
             return failed
         if request.content_type != answer[1]:
             return f"it answers {request.content_type} in a pool worker and {answer[1]} in the replica worker"
-        if body[0] != answer[0]:
+        if request.arena.memory.read(body[0]) != request.arena.memory.read(answer[0]):
             return "it gives another answer in a pool worker, so it depends on what model_fn has set"
         return None
 
-    async def _in_pool(self, request: Request, function: str, blobs: list[bytes]) -> tuple[list[bytes], str | None]:
+    async def _in_pool(self, request: Request, function: str, blobs: list[Blob]) -> tuple[list[Blob], str | None]:
         """What a function gives in the pool; or nothing, and why it cannot run there.
 
         Raises:
-            ServingError: where that was for want of a worker or of time, which says nothing of the function.
+            ServingError: where that was for want of a worker or of time, which says nothing of the function, or where the
+                worker died with it for the first time, which need not have been its fault.
         """
         try:
-            return request.note(await self._pool.run(request.task((function,), trial=True), blobs)), None
+            return await request.step(self._pool, request.task((function,), trial=True), blobs), None
         except (Unavailable, DeadlineExceeded):
             raise
+        except WorkerDied:
+            if not request.alone:
+                raise
+            return [], "it stops its process in a pool worker"
         except ServingError as error:
             return [], f"it fails in a pool worker ({error.detail or error.message})"

@@ -17,11 +17,11 @@ from multigpu_inference.ipc import FrameSocket
 from multigpu_inference.user_module import Context, UserModule
 
 
-def load() -> worker.RunTask:
+def load() -> worker.Work:
     """Import the script."""
     settings = Settings.from_env(os.environ).model
     context = Context(system_properties={"model_dir": str(settings.model_dir), "gpu_id": None})
-    return ScriptRunner(UserModule.load(settings), context).run
+    return worker.Work(ScriptRunner(UserModule.load(settings), context).run)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,17 @@ from multigpu_inference.child_process import Command
 from multigpu_inference.config import EngineSettings
 from multigpu_inference.engine.worker_group import WorkerGroup
 
-# Set before the process imports anything: what the libraries read at import cannot be changed later.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+def threads(count: int) -> dict[str, str]:
+    """Environment for a process whose libraries compute with so many threads: they read it once, when they are imported."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(count))
+
+
+ONE_THREAD = threads(1)
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+# An image's buffers are large, and made anew for each request. The C library would give each back to the kernel and have it
+# faulted in again, page by page: some 900 faults an image. (It takes no threshold above 32 MB.)
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_TOP_PAD_": "67108864"}
 
 
 class ProcessPool(WorkerGroup):
@@ -23,7 +31,9 @@ class ProcessPool(WorkerGroup):
         """A pool of `count` workers and a spare; nothing is started yet."""
         numbers = itertools.count()
         super().__init__(
-            lambda slot: Command(f"pool-{next(numbers)}", "multigpu_inference.engine.pool_worker", (), ONE_THREAD | NO_GPU),
+            lambda slot: Command(
+                f"pool-{next(numbers)}", "multigpu_inference.engine.pool_worker", (), ONE_THREAD | NO_GPU | KEEP_MEMORY
+            ),
             count,
             room=1,
             startup_timeout_s=settings.startup_timeout_s,

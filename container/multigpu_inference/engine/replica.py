@@ -15,6 +15,7 @@ from multigpu_inference.config import EngineSettings
 from multigpu_inference.engine.capacity import Capacity
 from multigpu_inference.engine.devices import DEVICE_ORDER, visible_to
 from multigpu_inference.engine.placement import Devices
+from multigpu_inference.engine.process_pool import KEEP_MEMORY, threads
 from multigpu_inference.engine.worker_group import Prepare, WorkerGroup
 
 _PREFIX = "replica-"
@@ -33,7 +34,7 @@ class Replicas(WorkerGroup):
     ) -> None:
         """One worker for each entry of the placement; nothing is started yet."""
         super().__init__(
-            lambda slot: replica_command(slot, placement, capacity.threads_per_replica),
+            lambda slot: replica_command(slot, placement, capacity),
             len(placement),
             room=capacity.in_flight_per_replica,
             startup_timeout_s=settings.startup_timeout_s,
@@ -43,15 +44,15 @@ class Replicas(WorkerGroup):
         )
 
 
-def replica_command(slot: int, placement: Sequence[Devices], threads: int) -> Command:
+def replica_command(slot: int, placement: Sequence[Devices], capacity: Capacity) -> Command:
     """How the worker of one replica is started: with its devices visible, and its share of the cores."""
     visible, local = visible_to(placement[slot])
-    share = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    share = threads(capacity.threads_per_stage)
     return Command(
         f"{_PREFIX}{slot}",
         "multigpu_inference.engine.replica_worker",
-        (str(slot), str(len(placement)), ",".join(local)),
-        {"CUDA_VISIBLE_DEVICES": visible, **DEVICE_ORDER, **share},
+        (str(slot), str(len(placement)), ",".join(local), str(capacity.in_flight_per_replica)),
+        {"CUDA_VISIBLE_DEVICES": visible, **DEVICE_ORDER, **share, **KEEP_MEMORY},
     )
 
 

@@ -21,13 +21,23 @@ from multigpu_inference.engine.scheduler import RoundRobin
 from multigpu_inference.engine.stage import Stage
 from multigpu_inference.errors import DeviceError, ModelError
 
+_BATCH_ON_GPU = 8
+
 
 class ReplicaSet:
     """One or more pipelines that take turns."""
 
     def __init__(self, replicas: Sequence[Sequence[Stage]]) -> None:
-        """Make a pipeline of each replica's stages."""
-        self.replicas = tuple(Pipeline(stages) for stages in replicas)
+        """Make a pipeline of each replica's stages, with `MULTIGPU_MAX_BATCH_SIZE` and `MULTIGPU_MAX_BATCH_DELAY_MS`."""
+        settings = Settings.from_env(os.environ).engine
+        self.replicas = tuple(
+            Pipeline(
+                stages,
+                max_batch_size=settings.max_batch_size or _default_batch_size(stages),
+                max_batch_delay_ms=settings.max_batch_delay_ms,
+            )
+            for stages in replicas
+        )
         self._turns = RoundRobin(len(self.replicas))
         self._lock = threading.Lock()
 
@@ -64,6 +74,11 @@ class ReplicaSet:
             turn = self._turns.take()
         assert turn is not None  # every replica is always free to be called
         return self.replicas[turn](item)
+
+
+def _default_batch_size(stages: Sequence[Stage]) -> int:
+    """On the CPU a batch takes as long as its items one by one, so it would only delay the first of them."""
+    return _BATCH_ON_GPU if any(str(stage.device).startswith("cuda") for stage in stages) else 1
 
 
 def visible_placement(stages: int) -> tuple[Devices, ...]:

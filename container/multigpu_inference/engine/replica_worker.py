@@ -1,35 +1,40 @@
 """A replica worker: one copy of the model on its own devices, `model_fn` once and then `predict_fn` for each request.
 
 The engine sets the environment before this process starts: `CUDA_VISIBLE_DEVICES` holds this replica's devices only, so
-the first of them is `cuda:0` here, and the thread count of the CPU libraries. `model_fn` runs on the thread that runs
-`predict_fn`, once per process.
+the first of them is `cuda:0` here, and the thread count of the CPU libraries. `model_fn` runs once per process, on the
+thread that runs `predict_fn`; where the model is made of stages, `predict_fn` runs on one thread for each request instead,
+so that the stages overlap and have something to make batches of.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from multigpu_inference import process
+from multigpu_inference.arena import Arena
 from multigpu_inference.config import Settings
 from multigpu_inference.engine import worker
+from multigpu_inference.engine.pinned import PinnedArenas
 from multigpu_inference.engine.script_runner import ScriptRunner
+from multigpu_inference.engine.stage import Stage
 from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.errors import DeviceError, ModelError
-from multigpu_inference.ipc import Blob, FrameSocket
+from multigpu_inference.ipc import Buffer, FrameSocket
 from multigpu_inference.messages import Result, Task
 from multigpu_inference.user_module import MODEL_FN, Context, UserModule, one_line
 
 
-def load(replica_id: int, num_replicas: int, devices: tuple[str, ...]) -> worker.RunTask:
+def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight: int) -> worker.Work:
     """Take the devices, import the script, load the model.
 
     Args:
         replica_id: This replica's number, from 0.
         num_replicas: How many there are.
         devices: One per stage, as this process sees them.
+        in_flight: Requests that it may hold where its model is made of stages.
     """
     _initialise_cuda(devices)
     settings = Settings.from_env(os.environ).model
@@ -37,12 +42,25 @@ def load(replica_id: int, num_replicas: int, devices: tuple[str, ...]) -> worker
     properties = {"model_dir": str(settings.model_dir), "gpu_id": on_gpu}
     context = Context(devices, replica_id, num_replicas, properties)
     script = UserModule.load(settings)
-    runner = ScriptRunner(script, context, _load_model(script, context), devices[0])
+    model = _load_model(script, context)
+    runner = ScriptRunner(script, context, model, devices[0])
 
-    def run(task: Task, blobs: Sequence[Blob]) -> tuple[Result, list[Blob]]:
+    def run(task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:
         return run_trial(runner, task, blobs) if task.trial else runner.run(task, blobs)
 
-    return run
+    return worker.Work(run, in_flight if _has_stages(model) else 1, _pin() if on_gpu is not None else worker.no_preparation)
+
+
+def _pin() -> Callable[[Arena], None]:
+    import torch
+
+    return PinnedArenas(torch.cuda.cudart()).pin
+
+
+def _has_stages(model: Any) -> bool:
+    """Whether a model is a chain of stages, which any number of threads may call; other models are not asked to bear that."""
+    stages = getattr(model, "stages", None)
+    return isinstance(stages, Sequence) and len(stages) > 0 and all(isinstance(stage, Stage) for stage in stages)
 
 
 def _load_model(script: UserModule, context: Context) -> Any:
@@ -75,10 +93,10 @@ def _initialise_cuda(devices: tuple[str, ...]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a worker: `FD PARENT_PID NAME REPLICA_ID NUM_REPLICAS DEVICE,DEVICE`."""
+    """Run a worker: `FD PARENT_PID NAME REPLICA_ID NUM_REPLICAS DEVICE,DEVICE IN_FLIGHT`."""
     engine = FrameSocket(process.start_as_child(arguments[:3]))
     replica_id, num_replicas, devices = int(arguments[3]), int(arguments[4]), tuple(arguments[5].split(","))
-    worker.serve(engine, lambda: load(replica_id, num_replicas, devices))
+    worker.serve(engine, lambda: load(replica_id, num_replicas, devices, int(arguments[6])))
 
 
 if __name__ == "__main__":

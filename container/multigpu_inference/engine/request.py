@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Sequence
 
+from multigpu_inference.arena import end_of
 from multigpu_inference.engine.function_places import FunctionPlaces
-from multigpu_inference.engine.process_pool import ProcessPool
-from multigpu_inference.engine.replica import Replicas, replica_id
+from multigpu_inference.engine.replica import replica_id
+from multigpu_inference.engine.request_arena import RequestArena
+from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Reply
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import Invocation, Task
 
 
 class Request:
-    """A request, what has been measured of it, and its answer once there is one."""
+    """A request, what has been measured of it, and its answer once there is one.
 
-    def __init__(self, invocation: Invocation, body: Blob) -> None:
+    Attributes:
+        alone: Whether it is tried once more and must share no worker with others, because one died with it.
+    """
+
+    def __init__(self, invocation: Invocation, body: Blob, arena: RequestArena) -> None:
         """Take a request as it came from the front end."""
         self.invocation = invocation
         self.body = body
+        self.arena = arena
+        self.alone = False
+        self.used = end_of([body])  # of the arena, in bytes; the most that it ever used
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin at the body, for the first time or once more: the only bytes that no user code can have changed."""
         self.content_type = ""
         self.replica = ""
-        self.milliseconds: dict[str, float] = {}
+        self.spans: tuple[tuple[str, float, float, int], ...] = ()
 
-    async def run(self, pool: ProcessPool, replicas: Replicas, places: FunctionPlaces) -> bytes:
+    async def run(self, pool: WorkerGroup, replicas: WorkerGroup, places: FunctionPlaces) -> Blob:
         """Take the request from its body to its answer's; `ServingError` where it cannot be answered."""
-        blobs: list[bytes] = [bytes(self.body)]
+        blobs: Sequence[Blob] = [self.body]
         if places.before:
-            blobs = self.note(await pool.run(self.task(places.before), blobs))
-        blobs = self.note(await replicas.run(self.task(places.on_replica, places), blobs))
+            blobs = await self.step(pool, self.task(places.before), blobs)
+        blobs = await self.step(replicas, self.task(places.on_replica, places), blobs)
         if places.after:
-            blobs = self.note(await pool.run(self.task(places.after), blobs, urgent=True))
+            blobs = await self.step(pool, self.task(places.after), blobs, urgent=True)
         return blobs[0]
 
     def task(self, steps: tuple[str, ...], places: FunctionPlaces | None = None, *, trial: bool = False) -> Task:
@@ -39,9 +54,19 @@ class Request:
             return Task(0, steps, self.invocation, trial=trial)
         return Task(0, steps, self.invocation, places.device_paths, places.tensor_paths)
 
-    def note(self, reply: Reply) -> list[bytes]:
+    async def step(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> list[Blob]:
+        """Run a task, and keep what its answer says beside its blobs; the blobs."""
+        return self.note(await self.reply(workers, task, blobs, urgent=urgent))
+
+    async def reply(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
+        """Run a task, which writes behind everything that stands in the arena."""
+        task = dataclasses.replace(task, arena_used=self.used)
+        return await workers.run(task, blobs, self.arena, urgent=urgent, alone=self.alone)
+
+    def note(self, reply: Reply) -> list[Blob]:
         """Keep what a worker's answer says beside its blobs; the blobs."""
-        self.milliseconds |= reply.result.milliseconds
+        self.used = max(self.used, end_of(reply.blobs))
+        self.spans += reply.result.spans
         self.content_type = reply.result.content_type or self.content_type
         if reply.worker.startswith("replica"):
             self.replica = replica_id(reply.worker)
@@ -49,7 +74,9 @@ class Request:
 
     def measured(self) -> dict[str, str | float]:
         """Replica and milliseconds per hop, in the order of the hops; queue is all time that no hop accounts for."""
-        total = (time.monotonic() - self.invocation.arrived) * 1e3
-        queue = max(0.0, total - sum(self.milliseconds.values()))
-        hops = {name: round(value, 1) for name, value in {"queue_ms": queue, **self.milliseconds}.items()}
-        return {"replica": self.replica, **hops} if self.replica else {**hops}
+        hops: dict[str, float] = {}
+        for name, started, ended, _ in self.spans:
+            hops[name] = hops.get(name, 0.0) + (ended - started) * 1e3
+        queue = max(0.0, (time.monotonic() - self.invocation.arrived) * 1e3 - sum(hops.values()))
+        rounded = {name: round(value, 1) for name, value in {"queue_ms": queue, **hops}.items()}
+        return {"replica": self.replica, **rounded} if self.replica else {**rounded}

@@ -1,7 +1,8 @@
 """Whose turn it is: round robin over the workers that have room, and an orderly, two-class queue for who finds none.
 
-Two rules, used for replicas and pool workers alike. A turn never waits for a busy worker while another has room. Urgent
-tasks (`output_fn`: they finish a request and free what it holds) go before others.
+Three rules, used for replicas and pool workers alike. A turn never waits for a busy worker while another has room. Urgent
+tasks (`output_fn`: they finish a request and free what it holds) go before others. A task that is suspected of having killed
+a worker gets one for itself: the emptiest is given nothing else until it has nothing left, so that nobody dies with it.
 """
 
 from __future__ import annotations
@@ -47,10 +48,9 @@ class Scheduler:
         self._room = room
         self._refuse_when_none = refuse_when_none
         self._turns = RoundRobin(count)
-        self._queues: tuple[deque[asyncio.Future[WorkerProcess]], deque[asyncio.Future[WorkerProcess]]] = (
-            deque(),
-            deque(),
-        )
+        self._alone: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._emptied: int | None = None  # the slot that is given nothing, for who is to be alone on it
+        self._queues: tuple[deque[asyncio.Future[WorkerProcess]], ...] = (self._alone, deque(), deque())
 
     @property
     def healthy(self) -> int:
@@ -62,24 +62,31 @@ class Scheduler:
         """Tasks that wait for a worker."""
         return sum(map(len, self._queues))
 
-    async def reserve(self, *, urgent: bool = False) -> WorkerProcess:
+    async def reserve(self, *, urgent: bool = False, alone: bool = False) -> WorkerProcess:
         """Reserve a place on the next worker in turn that has room, waiting for one where all are full.
+
+        Args:
+            urgent: Whether it goes before those that are not.
+            alone: Whether it is to be the only task of its worker.
 
         Raises:
             Unavailable: where there is no worker and tasks are not to wait for one.
         """
         if self._refuse_when_none and not self.healthy:
             raise Unavailable
-        if not self.waiting and (slot := self._turns.take(self._has_room)) is not None:
+        if not self.waiting and not alone and (slot := self._turns.take(self._has_room)) is not None:
             return self._take(slot)
         turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        queue = self._queues[0 if urgent else 1]
+        queue = self._alone if alone else self._queues[1 if urgent else 2]
         queue.append(turn)
+        if alone:
+            self.changed()
         try:
             return await turn
         except asyncio.CancelledError:
             if turn in queue:
                 queue.remove(turn)
+                self.changed()  # a worker may have been emptied for it
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 turn.result().release()
             raise
@@ -88,7 +95,12 @@ class Scheduler:
         """A worker has room, has come or has gone: give places to those who wait."""
         if self._refuse_when_none and not self.healthy:
             self._refuse_all()
-        for queue in self._queues:
+        while self._alone and (slot := self._turns.take(self._is_empty)) is not None:
+            turn = self._alone.popleft()
+            if not turn.done():
+                turn.set_result(self._take(slot, alone=True))
+        self._emptied = self._emptiest() if self._alone else None
+        for queue in self._queues[1:]:
             while queue and (slot := self._turns.take(self._has_room)) is not None:
                 turn = queue.popleft()
                 if not turn.done():
@@ -101,12 +113,23 @@ class Scheduler:
                 if not turn.done():
                     turn.set_exception(Unavailable())
 
-    def _take(self, slot: int) -> WorkerProcess:
+    def _take(self, slot: int, *, alone: bool = False) -> WorkerProcess:
         worker = self.workers[slot]
         assert worker is not None  # `_has_room` said so
-        worker.reserve()
+        worker.reserve(alone=alone)
         return worker
 
     def _has_room(self, slot: int) -> bool:
         worker = self.workers[slot]
-        return worker is not None and worker.alive and worker.in_flight < self._room
+        if worker is None or not worker.alive or slot == self._emptied:
+            return False
+        return worker.in_flight < min(self._room, worker.room)
+
+    def _is_empty(self, slot: int) -> bool:
+        worker = self.workers[slot]
+        return worker is not None and worker.alive and worker.in_flight == 0
+
+    def _emptiest(self) -> int | None:
+        """The slot whose worker has the least to finish."""
+        alive = [(worker.in_flight, slot) for slot, worker in enumerate(self.workers) if worker is not None and worker.alive]
+        return min(alive)[1] if alive else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from multigpu_inference.engine import codec, hops, structure
 from multigpu_inference.errors import DeadlineExceeded, FunctionFailed, UnknownStructure
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import (
     INPUT_FN,
     OUTPUT_FN,
@@ -45,7 +45,7 @@ class ScriptRunner:
         self._model = model
         self._device = device
 
-    def run(self, task: Task, blobs: Sequence[Blob]) -> tuple[Result, list[Blob]]:
+    def run(self, task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:
         """Run a task's steps in order.
 
         Raises:
@@ -56,15 +56,15 @@ class ScriptRunner:
         takes_body = steps[0] in (INPUT_FN, TRANSFORM_FN)
         value: Any = blobs[0] if takes_body else self.decode(blobs, task)
         content_type: str | None = None
-        with hops.recording() as milliseconds:
+        with hops.recording() as spans:
             for step in steps:
                 value = self.call(step, value, task.invocation)
             if steps[-1] in (OUTPUT_FN, TRANSFORM_FN):
                 body, content_type = as_body(value, task.invocation.accept)
-                out: list[Blob] = [body]
+                out: list[Buffer] = [body]
             else:
                 out = self.encode(value, steps[-1])
-        return Result(task.task_id, dict(milliseconds), content_type), out
+        return Result(task.task_id, tuple((s.name, s.started, s.ended, s.batch_size) for s in spans), content_type), out
 
     def call(self, step: str, value: Any, invocation: Invocation) -> Any:
         """Run one function on what the one before it gave, timed; `ServingError` where it raises or it is too late to."""
@@ -86,9 +86,12 @@ class ScriptRunner:
                 return self._script.call(step, context, self._model, body, invocation.content_type, invocation.accept)
         except BaseException as error:
             answer = as_serving_error(error, step)
-            raise answer from (None if answer is error else error)
+            try:
+                raise answer from (None if answer is error else error)
+            finally:
+                del answer  # an error that this frame had a name for would keep the frame, and the request's data
 
-    def decode(self, blobs: Sequence[Blob], task: Task) -> Any:
+    def decode(self, blobs: Sequence[Buffer], task: Task) -> Any:
         """An object from another worker, with its tensors where the script had put them.
 
         Raises:
@@ -109,20 +112,23 @@ class ScriptRunner:
         from_model = self._script.globals_from_model(function)
         return f"it reads the global {from_model[0]}, which model_fn sets" if from_model else None
 
-    def encode(self, value: Any, step: str) -> list[Blob]:
+    def encode(self, value: Any, step: str) -> list[Buffer]:
         """An object for another worker; `FunctionFailed` where it does not pickle."""
         try:
             return codec.encode(value)
         except Exception as error:
             failed = FunctionFailed(f"{step} failed; the log has the reason under this request id")
             failed.detail = f"what {step} returned does not pickle: {one_line(error)}"
-            raise failed from error
+            try:
+                raise failed from error
+            finally:
+                del failed  # as in `call`
 
     def _predict(self, context: Context, data: Any) -> Any:
         """Run `predict_fn`; a pipeline within it records its stages, anything else counts as one hop."""
-        with hops.recording() as within, hops.timed("predict_ms"):
+        started = time.monotonic()
+        with hops.recording() as stages:
             prediction = self._script.call(PREDICT_FN, context, data, self._model)
-        total = within.pop("predict_ms")
-        for name, milliseconds in (within or {"predict_ms": total}).items():
-            hops.record(name, milliseconds)
+        for span in stages or [hops.Span("predict_ms", started, time.monotonic())]:
+            hops.record(span)
         return prediction

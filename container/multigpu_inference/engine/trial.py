@@ -15,12 +15,12 @@ from typing import Any
 from multigpu_inference.engine import codec, structure
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.errors import ServingError
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, Findings, Result, Task
 from multigpu_inference.user_module import as_body, one_line
 
 
-def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Blob]) -> tuple[Result, list[Blob]]:
+def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:
     """Answer a request in the stock order and compare.
 
     Args:
@@ -48,10 +48,10 @@ def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Blob]) -> tuple[
     if keep_output is None:
         keep_output = _check_output(answer, lambda: runner.call(OUTPUT_FN, codec.decode(_writable(encoded)), invocation), task)
     findings = Findings(keep_input, device_paths, paths, keep_output)
-    return Result(task.task_id, {}, answer[1], findings), [answer[0], *(encoded if keep_output is None else [])]
+    return Result(task.task_id, (), answer[1], findings), [answer[0], *(encoded if keep_output is None else [])]
 
 
-def _compare_input(data: Any, pooled: Sequence[Blob], again: Callable[[], Any]) -> tuple[str | None, frozenset[str]]:
+def _compare_input(data: Any, pooled: Sequence[Buffer], again: Callable[[], Any]) -> tuple[str | None, frozenset[str]]:
     """Why `input_fn` must stay here, or None and the places of the tensors that belong on the device."""
     try:
         other = codec.decode(pooled)
@@ -107,7 +107,7 @@ def _check_output(answer: tuple[bytes, str], again: Callable[[], Any], task: Tas
     return None
 
 
-def _encode_prediction(prediction: Any) -> tuple[str | None, list[Blob]]:
+def _encode_prediction(prediction: Any) -> tuple[str | None, list[Buffer]]:
     try:
         # Copies: the blobs lie over the prediction, and an output_fn may work in place.
         return None, [bytes(blob) for blob in codec.encode(prediction)]
@@ -115,6 +115,6 @@ def _encode_prediction(prediction: Any) -> tuple[str | None, list[Blob]]:
         return f"the prediction does not pickle ({one_line(error)})", []
 
 
-def _writable(blobs: Sequence[Blob]) -> list[Blob]:
+def _writable(blobs: Sequence[Buffer]) -> list[Buffer]:
     """Copies, so that an `output_fn` that works in place does not change what is sent to the pool."""
     return [bytearray(blob) for blob in blobs]

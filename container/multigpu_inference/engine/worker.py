@@ -1,76 +1,143 @@
-"""What every worker process does: say that it is ready, then run one task after another until the engine hangs up.
+"""What every worker process does: say that it is ready, then run tasks until the engine hangs up.
 
-Pool workers and replica workers differ in what they load.
+    socket ──► task, its bytes in the request's arena ──► the script's functions ──► result behind them in the arena ──► socket
+
+Pool workers and replica workers differ in what they load. A pool worker runs one task at a time, on the thread that loaded
+the script; so does a replica worker, unless its model is made of stages: then each task it holds has a thread, which mostly
+waits for the stages (`pipeline`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeAlias
 
 from multigpu_inference import log
+from multigpu_inference.arena import Arena, ArenaFull, Views
 from multigpu_inference.errors import FunctionFailed, ServingError, StartupError, name_of
-from multigpu_inference.ipc import Blob, FrameSocket, FrameTooLarge, check_frame
-from multigpu_inference.messages import Failure, Message, Result, StartFailed, Task, WorkerReady
+from multigpu_inference.ipc import Blob, Buffer, FrameSocket
+from multigpu_inference.messages import ArenaClosed, ArenaOpened, Failure, Result, StartFailed, Task, WorkerReady
 from multigpu_inference.user_module import one_line
 
 DEVICE_LOST = 7  # exit code
-RunTask: TypeAlias = Callable[[Task, Sequence[Blob]], tuple[Result, list[Blob]]]
+RunTask: TypeAlias = Callable[[Task, Sequence[Buffer]], tuple[Result, list[Buffer]]]
 
 
-def serve(engine: FrameSocket, load: Callable[[], RunTask]) -> None:
+def no_preparation(arena: Arena) -> None:
+    """An arena is used as it comes."""
+
+
+class Work(NamedTuple):
+    """What a worker has loaded.
+
+    Attributes:
+        run: Runs a task on the bytes that came with it; its result, and the bytes that go with that.
+        concurrency: From how many threads at a time it may be called; 1: from the one that loaded it only.
+        prepare: Is given each arena once, before the first task that uses it.
+    """
+
+    run: RunTask
+    concurrency: int = 1
+    prepare: Callable[[Arena], None] = no_preparation
+
+
+def serve(engine: FrameSocket, load: Callable[[], Work], leave: Callable[[int], object] = os._exit) -> None:
     """Load, say so, and run tasks until the engine has gone.
 
     Args:
         engine: The engine's socket.
         load: Makes what runs a task; `StartupError` where it cannot, which the engine is told.
+        leave: Ends the process, from any thread, with an exit code.
     """
     started = time.perf_counter()
+    _be_a_batch_process()
     # As multi-model-server's workers do before they load a script, so that what it logs is seen.
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     try:
-        run = load()
+        work = load()
     except BaseException as error:  # user code may raise what is no Exception, a panic of a Rust library for one
         answer_start_failure(engine, error)
         return
-    said: Message = WorkerReady(os.getpid(), (time.perf_counter() - started) * 1e3)
-    blobs: list[Blob] = []
-    lost: BaseException | None = None
-    try:
+    engine.send(WorkerReady(os.getpid(), (time.perf_counter() - started) * 1e3, work.concurrency))
+    with contextlib.suppress(EOFError, OSError):  # the engine has closed the socket, or is gone
+        _Worker(engine, work, leave).serve()
+
+
+class _Worker:
+    """Takes tasks from the engine and answers them."""
+
+    def __init__(self, engine: FrameSocket, work: Work, leave: Callable[[int], object]) -> None:
+        self._engine = engine
+        self._work = work
+        self._leave = leave
+        self._arenas: dict[int, Arena] = {}
+        self._sending = threading.Lock()
+
+    def serve(self) -> None:
+        if self._work.concurrency == 1:
+            self._take(self._perform)
+            return
+        with ThreadPoolExecutor(self._work.concurrency, "task") as threads:
+            self._take(lambda *arguments: threads.submit(self._perform, *arguments))
+
+    def _take(self, perform: Callable[[Task, list[Blob], Arena | None], object]) -> None:
+        """Take messages for ever; a task has its arena for as long as it runs, even where that is closed meanwhile."""
         while True:
-            engine.send(said, blobs)
-            if lost is not None:
-                log.event("device_lost", reason=one_line(lost))
-                sys.exit(DEVICE_LOST)
-            task, body = engine.receive()
-            said, blobs, lost = _answer(run, task, body)
-    except (EOFError, OSError):
-        return  # the engine has closed the socket, or is gone
+            message, blobs = self._engine.receive()
+            if isinstance(message, ArenaOpened):
+                arena = self._arenas[message.number] = Arena(blobs[0].take())
+                self._work.prepare(arena)
+                del arena
+            elif isinstance(message, ArenaClosed):
+                self._arenas.pop(message.number, None)
+            else:
+                perform(message, blobs, self._arenas.get(message.arena))
+            del message, blobs
 
+    def _perform(self, task: Task, blobs: list[Blob], arena: Arena | None) -> None:
+        try:
+            views = Views(arena, blobs)
+            said, out = self._answer(task, views.blobs, arena)
+            if views.kept():
+                said = dataclasses.replace(said, keeps_arena=True)
+        except BaseException as error:  # a fault of ours: the request fails, the worker does not
+            log.exception("task_failed", error, request_id=task.invocation.request_id)
+            said, out = Failure(task.task_id, ServingError.__name__, "", one_line(error)), []
+        with contextlib.suppress(OSError), self._sending:
+            self._engine.send(said, out)
 
-def _answer(run: RunTask, task: Task, blobs: Sequence[Blob]) -> tuple[Message, list[Blob], BaseException | None]:
-    """Run a task: its answer, and the error after which this process is of no more use, if there was one."""
-    request_id = task.invocation.request_id
-    try:
-        result, out = run(task, blobs)
-        check_frame(out)
-        return result, out, None
-    except FrameTooLarge as error:
-        detail = f"what {task.steps[-1]} returned: {error}"
-        return Failure(task.task_id, FunctionFailed.__name__, "", detail), [], None
-    except ServingError as error:
+    def _answer(self, task: Task, blobs: Sequence[Buffer], arena: Arena | None) -> tuple[Result | Failure, Sequence[Blob]]:
+        """Run a task: its answer, and its bytes as they go into a frame."""
+        try:
+            result, out = self._work.run(task, blobs)
+            return result, out if arena is None else arena.write(out, task.arena_used)
+        except ArenaFull as error:
+            detail = f"what {task.steps[-1]} returned: {error}"
+            return Failure(task.task_id, FunctionFailed.__name__, "", detail), []
+        except ServingError as error:
+            return self._failure(task, error), []
+
+    def _failure(self, task: Task, error: ServingError) -> Failure:
+        """An error as it is sent. Not made where it was caught: a name for it there would keep it, and what it refers to."""
         cause = error.__cause__ or error
+        if is_sticky(cause):
+            self._lose_device(cause)
         if error.status >= 500 and not (task.trial and len(task.steps) == 1):  # a failure in the pool is a trial's finding
-            log.exception("function_failed", cause, request_id=request_id, reason=error.detail)
-        failure = Failure(task.task_id, name_of(error), error.message, error.detail, error.status)
-        return failure, [], cause if is_sticky(cause) else None
-    except BaseException as error:  # a fault of ours: the request fails, the worker does not
-        log.exception("task_failed", error, request_id=request_id)
-        return Failure(task.task_id, ServingError.__name__, "", one_line(error)), [], None
+            log.exception("function_failed", cause, request_id=task.invocation.request_id, reason=error.detail)
+        return Failure(task.task_id, name_of(error), error.message, error.detail, error.status)
+
+    def _lose_device(self, error: BaseException) -> None:
+        """End the process without an answer: the engine tries what it held once more, on another device."""
+        log.exception("device_lost", error, reason=one_line(error))
+        self._leave(DEVICE_LOST)
 
 
 def is_sticky(error: BaseException) -> bool:
@@ -91,3 +158,9 @@ def answer_start_failure(engine: FrameSocket, error: BaseException) -> None:
     message = str(error) if isinstance(error, StartupError) else one_line(error)
     engine.send(StartFailed(message))
     sys.stdout.flush()
+
+
+def _be_a_batch_process() -> None:
+    """Let the kernel take this process for one that computes: it is woken less eagerly, and interrupts the engine less."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,8 +1,7 @@
 """A fixed number of workers of one kind, kept alive: tasks go to the next in turn, who dies is replaced.
 
     run ──► scheduler: the next worker in turn with room ──► its answer
-                 ├─ it died while this waited in it: to another
-                 └─ it died while it worked on this: once more, on another ──► died again: 422
+                 └─ it died while this waited in it: to another
 
 A worker that dies is replaced at once, by a warm spare where the group keeps one; where workers die soon after their start,
 new ones are started after ever longer pauses. A slot whose workers fail to start five times in a row is given up.
@@ -18,9 +17,10 @@ from typing import TypeAlias
 
 from multigpu_inference import log
 from multigpu_inference.child_process import Command
+from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.scheduler import Scheduler
 from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
-from multigpu_inference.errors import StartupError, Unprocessable, WorkerDied, WorkerLost
+from multigpu_inference.errors import StartupError, WorkerLost
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import Task
 
@@ -29,7 +29,6 @@ Prepare: TypeAlias = Callable[[WorkerProcess], Awaitable[None]]
 _STABLE_AFTER_S = 60.0
 _LONGEST_PAUSE_S = 30.0
 _GIVE_UP_AFTER_FAILURES = 5
-_DEATHS_AT_MOST = 2  # workers that one task may cost
 
 
 class WorkerGroup:
@@ -93,26 +92,34 @@ class WorkerGroup:
         self._keepers = [asyncio.create_task(self._keep(slot), name=f"keep {slot}") for slot in slots]
         self._start_spare()
 
-    async def run(self, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
-        """Run a task on the next worker in turn; on another where that one dies of something else, or this once of it.
+    async def run(
+        self,
+        task: Task,
+        blobs: Sequence[Blob],
+        arena: RequestArena | None = None,
+        *,
+        urgent: bool = False,
+        alone: bool = False,
+    ) -> Reply:
+        """Run a task on the next worker in turn; on another where that one ends before it comes to it.
+
+        Args:
+            task: What to run.
+            blobs: What it is run on.
+            arena: The request's.
+            urgent: Whether it goes before those that are not.
+            alone: Whether it is to have a worker for itself.
 
         Raises:
             ServingError: what the task raised; `Unavailable` where no worker lives.
-            Unprocessable: where two workers died while they worked on it.
+            WorkerDied: where the worker ended while it worked on it.
         """
-        deaths = 0
         while True:
-            worker = await self._scheduler.reserve(urgent=urgent or deaths > 0)
+            worker = await self._scheduler.reserve(urgent=urgent, alone=alone)
             try:
-                return await worker.run(task, blobs)
+                return await worker.run(task, blobs, arena)
             except WorkerLost:
-                reason = "its worker ended before it came to it"
-            except WorkerDied:
-                deaths += 1
-                reason = "its worker ended while it worked on it"
-                if deaths == _DEATHS_AT_MOST:
-                    raise Unprocessable from None
-            log.event("task_tried_again", request_id=task.invocation.request_id, steps=task.steps, because=reason)
+                log.event("task_moved", request_id=task.invocation.request_id, steps=task.steps, because="its worker ended")
 
     async def stop(self) -> None:
         """End all workers and wait until they have ended."""

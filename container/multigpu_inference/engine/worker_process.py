@@ -3,9 +3,10 @@
     start ──► WorkerReady ──► run(task) … run(task) ──► the socket ends: dead
                   └─ StartFailed: StartupError
 
-A worker may hold several tasks, which it does in order. When it dies, the oldest is what it was working on; the others only
-waited. A caller that gives up on a task leaves it with the worker: its place is free again only when the answer has come. A
-task that is worked on longer than any request may take is taken for a hang, and the process is killed.
+A worker may hold several tasks, and says when it is ready how many of them it works on at a time, the oldest first; the others
+wait in it. When it dies, it was working on the former. A caller that gives up on a task leaves it with the worker: its place is
+free again only when the answer has come. A task that is worked on longer than any request may take is taken for a hang, and
+the process is killed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multigpu_inference import log, process
 from multigpu_inference.child_process import LAST_WORDS_S, Command, first_message, spawn
+from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import WorkerDied, WorkerLost
 from multigpu_inference.ipc import Blob, FrameStream
 from multigpu_inference.messages import Failure, Result, Task
+
+# Tasks that wait in a worker beside those that it works on: enough for its next one to be there when it has done one.
+_WAITING_IN_WORKER = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class Reply:
     """A worker's answer to a task, with the worker's name."""
 
     result: Result
-    blobs: list[bytes]
+    blobs: list[Blob]
     worker: str
 
 
@@ -46,12 +52,25 @@ class Patience:
     task_s: float
 
 
+class _Held(NamedTuple):
+    """A task that a worker has not answered yet."""
+
+    task: Task
+    reply: asyncio.Future[Reply]
+    arena: RequestArena | None
+
+
 class WorkerProcess:
     """A ready worker with the tasks that it holds."""
 
-    def __init__(self, name: str, child: asyncio.subprocess.Process, stream: FrameStream, patience: Patience) -> None:
+    def __init__(
+        self, name: str, child: asyncio.subprocess.Process, stream: FrameStream, patience: Patience, concurrency: int
+    ) -> None:
         """Use `start`."""
         self.name = name
+        self.room = concurrency if concurrency > 1 else 1 + _WAITING_IN_WORKER
+        self._concurrency = concurrency
+        self._alone = False
         self.started_at = time.monotonic()
         self.on_room: Callable[[], None] = lambda: None
         self._child = child
@@ -60,7 +79,7 @@ class WorkerProcess:
         self._limit_s = patience.first_task_s
         self._ids = itertools.count()
         self._reserved = 0
-        self._waiting: dict[int, tuple[Task, asyncio.Future[Reply]]] = {}  # oldest first
+        self._waiting: dict[int, _Held] = {}  # oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._alive = True
         self._stopping = False
@@ -87,7 +106,7 @@ class WorkerProcess:
             await child.wait()
             raise
         log.event("worker_ready", worker=command.name, pid=ready.pid, load_ms=round(ready.load_ms))
-        return cls(command.name, child, stream, patience)
+        return cls(command.name, child, stream, patience, ready.concurrency)
 
     @property
     def pid(self) -> int:
@@ -101,20 +120,27 @@ class WorkerProcess:
 
     @property
     def in_flight(self) -> int:
-        """Tasks that it holds, those included whose caller has given up, and places reserved."""
-        return len(self._waiting) + self._reserved
+        """Tasks that it holds, those included whose caller has given up, and places reserved; all where one is to be alone."""
+        return self.room if self._alone else len(self._waiting) + self._reserved
 
-    def reserve(self) -> None:
-        """Take a place; `run` or `release` must follow."""
+    def reserve(self, *, alone: bool = False) -> None:
+        """Take a place, or all of them; `run` or `release` must follow."""
         self._reserved += 1
+        self._alone = alone
 
     def release(self) -> None:
         """Give a reserved place back."""
         self._reserved -= 1
+        self._alone = False
         self.on_room()
 
-    async def run(self, task: Task, blobs: Sequence[Blob]) -> Reply:
+    async def run(self, task: Task, blobs: Sequence[Blob], arena: RequestArena | None = None) -> Reply:
         """Run a task on a place reserved before.
+
+        Args:
+            task: What to run; it is numbered here.
+            blobs: What it is run on, inline or in the arena.
+            arena: The request's. It is spoiled where it cannot be known whether the worker is done with it.
 
         Raises:
             ServingError: what the task raised.
@@ -124,19 +150,25 @@ class WorkerProcess:
         self._reserved -= 1
         if not self._alive:
             raise WorkerLost
-        task = dataclasses.replace(task, task_id=next(self._ids))
+        task = dataclasses.replace(task, task_id=next(self._ids), arena=arena.number if arena else 0)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[task.task_id] = (task, reply)
+        self._waiting[task.task_id] = _Held(task, reply, arena)
         if self._timer is None:
             self._time_the_oldest()
         try:
-            await self._stream.send(task, blobs)
+            if arena is not None:
+                arena.open_for(self._stream)
+            self._stream.send(task, blobs)
         except OSError:
             self._close()
-        except asyncio.CancelledError:
-            reply.cancel()
+        try:
+            return await reply
+        except (asyncio.CancelledError, WorkerDied):
+            if arena is not None:
+                arena.spoiled = True
             raise
-        return await reply
+        finally:
+            del reply  # an error in it refers to this frame: together they would keep the arena until they are collected
 
     async def wait_closed(self) -> int:
         """Wait until the process has ended; its return code, negative for a signal's number."""
@@ -169,7 +201,7 @@ class WorkerProcess:
             self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._hung)
 
     def _hung(self) -> None:
-        task, _ = next(iter(self._waiting.values()))
+        task = next(iter(self._waiting.values())).task
         log.event("worker_hung", worker=self.name, request_id=task.invocation.request_id, steps=task.steps)
         self.kill()
 
@@ -190,26 +222,32 @@ class WorkerProcess:
     async def _read(self) -> None:
         try:
             while True:
-                message, blobs = await self._stream.receive()
-                _, reply = self._waiting.pop(message.task_id)
-                self._limit_s = self._patience.task_s
-                self._time_the_oldest()
-                if not reply.done():  # done: its caller has given up
-                    if isinstance(message, Failure):
-                        reply.set_exception(message.error())
-                    else:
-                        reply.set_result(Reply(message, blobs, self.name))
-                self.on_room()
+                self._note(*await self._stream.receive())
         except (EOFError, OSError):
             return
         except Exception as error:  # user code has written into the socket: nothing that follows can be trusted
             log.exception("worker_not_understood", error, worker=self.name)
+
+    def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
+        """Hand an answer to who waits for it."""
+        _, reply, arena = self._waiting.pop(message.task_id)
+        self._alone = self._alone and bool(self._waiting)
+        self._limit_s = self._patience.task_s
+        self._time_the_oldest()
+        if message.keeps_arena and arena is not None:
+            arena.spoiled = True
+        if not reply.done():  # done: its caller has given up
+            if isinstance(message, Failure):
+                reply.set_exception(message.error())
+            else:
+                reply.set_result(Reply(message, blobs, self.name))
+        self.on_room()
 
     def _close(self) -> None:
         self._alive = False
         self._stream.close()
         waiting, self._waiting = self._waiting, {}
         self._time_the_oldest()
-        for place, (_, reply) in enumerate(waiting.values()):
-            if not reply.done():
-                reply.set_exception(WorkerLost() if place else WorkerDied())
+        for place, held in enumerate(waiting.values()):
+            if not held.reply.done():
+                held.reply.set_exception(WorkerDied() if place < self._concurrency else WorkerLost())

@@ -36,8 +36,9 @@ from multigpu_inference.run_folder import FRONT_END_PARENT_PID, RUN_DIR_VARIABLE
 
 _HANDLER = "multigpu_inference.frontend.handler_service"
 
-# Requests that wait in multi-model-server, where nobody sees them: few.
-_JOB_QUEUE_SIZE = 16
+# Requests that wait in multi-model-server, where nobody sees them: few. But its workers take theirs from that queue one after
+# another, even where all are free, and what a burst brings beyond its size is refused: with 16, some requests at 32 in flight.
+_JOB_QUEUE_SIZE_AT_LEAST = 16
 # By how much multi-model-server waits longer than the worker does, which waits longer than the engine.
 _TIMEOUT_MARGIN_S = 5
 _SOCKET_PATH_LIMIT = 107  # bytes of a Unix socket's path, in Linux
@@ -183,7 +184,7 @@ def environment(settings: Settings, run_dir: Path, workers: int, inherited: Mapp
         "PYTHONPATH": os.pathsep.join(python_path),
         "TMPDIR": str(folder),  # of the `multi-model-server` command: its pid file
         "TEMP": str(folder),  # of Java: sockets, pipes, large parts of forms
-        "MMS_JOB_QUEUE_SIZE": str(_JOB_QUEUE_SIZE),
+        "MMS_JOB_QUEUE_SIZE": str(max(_JOB_QUEUE_SIZE_AT_LEAST, workers)),
         # Otherwise on the inference port, where anybody could delete the model or register another one.
         "MMS_MANAGEMENT_ADDRESS": f"unix:{_management_socket(run_dir)}",
         "MMS_MAX_RESPONSE_SIZE": str(settings.front_end.max_payload_bytes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -10,8 +11,9 @@ import struct
 import threading
 from pathlib import Path
 
+from multigpu_inference.arena import Arena, end_of
 from multigpu_inference.ipc import FrameSocket
-from multigpu_inference.messages import Answer, Invocation
+from multigpu_inference.messages import Answer, ArenaOpened, Invocation
 
 
 class FakeEngine:
@@ -35,7 +37,7 @@ class FakeEngine:
         self._path.unlink(missing_ok=True)
         self._released.clear()
         self.holding = []
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self._path))
         self._path.chmod(0o777)
         self._listener.listen(128)
@@ -72,11 +74,17 @@ class FakeEngine:
             self._connections.add(connection)
         frames = FrameSocket(connection)
         with contextlib.suppress(EOFError, OSError):
+            arenas: dict[int, Arena] = {}
             while True:
-                invocation, blobs = frames.receive()
-                answer, body = self._answer(invocation, blobs[0], worker_pid)
+                message, blobs = frames.receive()
+                if isinstance(message, ArenaOpened):
+                    arenas[message.number] = Arena(blobs[0].take())
+                    continue
+                arena = arenas[message.arena]
+                answer, body = self._answer(message, bytearray(arena.read(blobs[0])), worker_pid)
                 self.answered += 1
-                frames.send(answer, [body])
+                placed = arena.write([body], end_of(blobs))
+                frames.send(dataclasses.replace(answer, arena_used=end_of(placed)), placed)
         with self._lock:
             self._connections.discard(connection)
         connection.close()

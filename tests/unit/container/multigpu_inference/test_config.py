@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from multigpu_inference.config import EngineSettings, FrontEndSettings, ModelSettings, Settings
+from multigpu_inference.config import AccelerationSettings, EngineSettings, FrontEndSettings, ModelSettings, Settings
 from multigpu_inference.errors import SettingsError, StartupError
 
 
@@ -27,7 +27,11 @@ def test_an_empty_environment_gives_the_defaults() -> None:
             request_timeout_s=55.0,
             startup_timeout_s=600.0,
             stage_threads=None,
+            max_batch_size=None,
+            max_batch_delay_ms=0.0,
+            trace=False,
         ),
+        acceleration=AccelerationSettings(dtype="float32", channels_last=None, cuda_graphs=False, compile=False),
     )
 
 
@@ -49,11 +53,19 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_REQUEST_TIMEOUT_S": "2.5",
         "MULTIGPU_STARTUP_TIMEOUT_S": "30",
         "MULTIGPU_STAGE_THREADS": "4",
+        "MULTIGPU_MAX_BATCH_SIZE": "16",
+        "MULTIGPU_MAX_BATCH_DELAY_MS": "1.5",
+        "MULTIGPU_TRACE": "1",
+        "MULTIGPU_DTYPE": "bfloat16",
+        "MULTIGPU_CHANNELS_LAST": "0",
+        "MULTIGPU_CUDA_GRAPHS": "1",
+        "MULTIGPU_COMPILE": "1",
     }
     assert Settings.from_env(environ) == Settings(
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
         front_end=FrontEndSettings(9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
-        engine=EngineSettings("cuda", 3, "same", "pool", 5, 0, 2.5, 30.0, 4),
+        engine=EngineSettings("cuda", 3, "same", "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
+        acceleration=AccelerationSettings("bfloat16", False, True, True),
     )
 
 
@@ -72,6 +84,10 @@ def test_space_and_case_around_a_choice_do_not_matter() -> None:
     [
         ("MULTIGPU_DEVICES", "tpu", "auto, cuda, cpu"),
         ("MULTIGPU_PREPROCESS", "process", "auto, pool, replica"),
+        ("MULTIGPU_MAX_BATCH_SIZE", "0", "from 1 to 1024"),
+        ("MULTIGPU_MAX_BATCH_DELAY_MS", "-1", "a number of milliseconds from 0 to 10000"),
+        ("MULTIGPU_DTYPE", "int8", "float32, float16, bfloat16"),
+        ("MULTIGPU_COMPILE", "yes", "0 and 1"),
         ("MULTIGPU_NUM_REPLICAS", "0", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "257", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "-1", "from 1 to 256"),

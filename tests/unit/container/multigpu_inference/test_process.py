@@ -95,7 +95,7 @@ def test_a_child_has_its_name_and_the_socket_to_its_parent() -> None:
 import os, socket
 from multigpu_inference import log, process
 from multigpu_inference.ipc import FrameSocket
-ours, theirs = socket.socketpair()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 print(process.is_worker())
 sock = process.start_as_child([str(theirs.detach()), str(os.getppid()), "pool-7"])
 FrameSocket(sock).send("hello")
@@ -108,7 +108,7 @@ def test_what_a_child_forks_does_not_hold_the_socket_to_its_parent() -> None:
     script = """
 import os, socket, time
 from multigpu_inference import process
-ours, theirs = socket.socketpair()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 sock = process.start_as_child([str(theirs.detach()), str(os.getppid()), "pool-7"])
 if os.fork() == 0:
     time.sleep(30)

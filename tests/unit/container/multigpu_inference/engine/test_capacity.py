@@ -20,14 +20,26 @@ def plan(num_gpus: int, cores: int, **own: str) -> Capacity:
     ("num_gpus", "cores", "expected"),
     [
         (0, 2, Capacity(1, 2, 2, 2, 6, 6, 16)),
-        (1, 4, Capacity(1, 4, 3, 2, 8, 8, 20)),
-        (4, 48, Capacity(4, 12, 44, 2, 96, 96, 120)),
-        (8, 192, Capacity(8, 24, 120, 2, 256, 256, 120)),
+        (1, 4, Capacity(1, 4, 3, 16, 22, 22, 48)),
+        (4, 48, Capacity(4, 12, 44, 16, 152, 152, 120)),
+        (8, 192, Capacity(8, 24, 120, 16, 368, 368, 120)),
     ],
     ids=["laptop", "1 GPU", "4 GPUs", "8 GPUs"],
 )
 def test_defaults(num_gpus: int, cores: int, expected: Capacity) -> None:
     assert plan(num_gpus, cores) == expected
+
+
+def test_a_replica_holds_two_batches_for_each_stage() -> None:
+    engine = Settings.from_env({}).engine
+    plans = [plan_capacity(engine, gpus, 8, stages) for gpus in (0, 4) for stages in (1, 2)]
+    assert [plan.in_flight_per_replica for plan in plans] == [2, 4, 16, 32]
+    assert plan(4, 8, max_batch_size="3").in_flight_per_replica == 6
+
+
+def test_the_stages_of_a_replica_share_its_part_of_the_cores() -> None:
+    engine = Settings.from_env({"MULTIGPU_NUM_REPLICAS": "2"}).engine
+    assert [plan_capacity(engine, 0, 16, stages).threads_per_stage for stages in (1, 2, 4, 20)] == [8, 4, 2, 1]
 
 
 def test_one_replica_for_each_gpu() -> None:
@@ -53,7 +65,7 @@ def test_the_pool_gets_the_cores_that_replicas_leave_and_two_at_least() -> None:
 
 def test_what_is_asked_for_is_what_there_is() -> None:
     capacity = plan(4, 48, num_replicas="2", preprocess_workers="200", stage_threads="3", max_queue_size="5")
-    assert (capacity.num_replicas, capacity.pool_workers, capacity.threads_per_replica) == (2, 200, 3)
+    assert (capacity.num_replicas, capacity.pool_workers, capacity.threads_per_stage) == (2, 200, 3)
     assert capacity.max_queue_size == 5
 
 
@@ -64,7 +76,7 @@ def test_nobody_may_have_to_wait() -> None:
 
 
 def test_more_replicas_than_cores_have_a_thread_each() -> None:
-    assert plan(0, 2, num_replicas="8").threads_per_replica == 1
+    assert plan(0, 2, num_replicas="8").threads_per_stage == 1
 
 
 @pytest.mark.parametrize("num_gpus", [0, 1, 4, 8, 16])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import io
 import pickle
 import threading
 from typing import Any
@@ -195,3 +196,26 @@ def test_a_device_tensor_is_counted_wherever_it_stands(monkeypatch: pytest.Monke
 
 def test_on_the_cpu_there_is_none_to_count() -> None:
     assert count_device_tensors([torch.ones(3), np.ones(3), "text"]) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "I;16", "F", "CMYK", "LA", "YCbCr"])
+def test_a_picture_travels_with_its_pixels_beside_the_pickle(mode: str) -> None:
+    picture = Image.effect_noise((100, 90), 50).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.new(mode, (100, 90), 777)
+    picture.info["dpi"] = (72, 72)
+    blobs = encode({"picture": picture})
+    assert mode == "1" or len(blobs) == 2  # two colours are too few bytes to be worth it
+    made = decode([bytearray(blob) for blob in blobs])["picture"]
+    assert (made.mode, made.size, made.info, made.tobytes()) == (picture.mode, picture.size, picture.info, picture.tobytes())
+    assert made.getpalette() == picture.getpalette()
+    made.putpixel((0, 0), made.getpixel((1, 1)))  # it can be written to
+
+
+def test_a_picture_of_a_class_of_its_own_is_pickled_as_it_wants_to_be() -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (100, 100), "red").save(data, "PNG")
+    with Image.open(data) as picture:
+        picture.load()
+        made = decode([bytearray(blob) for blob in encode(picture)])
+    assert made.tobytes() == picture.tobytes()

@@ -5,20 +5,22 @@ import json
 import time
 from collections.abc import Sequence
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from multigpu_inference.arena import Arena
 from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.place_finder import PlaceFinder
 from multigpu_inference.engine.process_pool import ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import Request
+from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.engine.worker_process import Reply
 from multigpu_inference.errors import BadRequest
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, Invocation, ScriptInfo, Task
 from multigpu_inference.user_module import Context, UserModule
 
@@ -52,10 +54,10 @@ class Workers:
         self._is_replica = with_model
         self._runner = ScriptRunner(script, Context(), model, device)
 
-    async def run(self, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
+    async def run(self, task: Task, blobs: Sequence[Any], arena: RequestArena, **how: bool) -> Reply:
         await asyncio.sleep(0)  # as a worker would, let others go on
         self.tasks.append(task)
-        given: list[Blob] = [bytearray(blob) for blob in blobs]
+        given: list[Buffer] = [bytearray(arena.memory.read(blob)) for blob in blobs]
         result, out = run_trial(self._runner, task, given) if task.trial and self._is_replica else self._runner.run(task, given)
         return Reply(result, [bytes(blob) for blob in out], self._name)
 
@@ -79,9 +81,10 @@ class Service:
 
     async def answer(self, body: bytes = b"2", limit_s: float = 60.0) -> tuple[bytes, str]:
         now = time.monotonic()
-        request = Request(Invocation("r-1", "text/csv", "a/b", {}, now, now + limit_s), body)
+        request = Request(Invocation("r-1", "text/csv", "a/b", {}, now, now + limit_s), body, RequestArena(Arena.create()))
         async with asyncio.timeout_at(request.invocation.deadline):
-            return await self.finder.answer(request), request.content_type
+            answer = await self.finder.answer(request)
+            return request.arena.memory.read(answer), request.content_type
 
     def steps(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         return self.places.before, self.places.on_replica, self.places.after

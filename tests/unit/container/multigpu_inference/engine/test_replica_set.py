@@ -92,6 +92,34 @@ def test_given_its_devices_it_is_one_replica() -> None:
     assert [replica.devices for replica in model.replicas] == [("cpu", "cpu")]
 
 
+@pytest.mark.parametrize(
+    ("devices", "setting", "expected"),
+    [
+        (("cpu", "cpu"), None, [1, 1]),
+        (("cpu", "cpu"), "4", [4, 4]),
+        (("cpu", "cpu"), "32", [16, 16]),
+        (("cuda:0", "cuda:1"), None, [8, 8]),
+        (("cuda:0", "cuda:1"), "2", [2, 2]),
+        (("cuda:0", "cpu"), None, [8, 8]),
+    ],
+)
+def test_batches_are_as_large_as_the_settings_and_the_stages_allow(
+    devices: Devices, setting: str | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Signing, "max_batch_size", 16)
+    if setting is None:
+        monkeypatch.delenv("MULTIGPU_MAX_BATCH_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("MULTIGPU_MAX_BATCH_SIZE", setting)
+    (pipeline,) = ReplicaSet.load(load_stages, 2, devices).replicas
+    assert pipeline._limits == expected
+
+
+def test_the_delay_of_a_batch_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTIGPU_MAX_BATCH_DELAY_MS", "20")
+    assert ReplicaSet.load(load_stages, 1).replicas[0]._max_delay_s == 0.02
+
+
 def test_its_stages_are_those_of_a_replica() -> None:
     assert [stage.device for stage in ReplicaSet.load(load_stages, 2).stages] == ["cpu:0", "cpu:1"]
 

@@ -17,14 +17,22 @@ class FakeWorker:
     def __init__(self, scheduler: Scheduler, name: str) -> None:
         self.name = name
         self.alive = True
-        self.in_flight = 0
+        self.room = 100
+        self.alone = False
+        self._held = 0
         self._scheduler = scheduler
 
-    def reserve(self) -> None:
-        self.in_flight += 1
+    @property
+    def in_flight(self) -> int:
+        return self.room if self.alone else self._held
+
+    def reserve(self, *, alone: bool = False) -> None:
+        self._held += 1
+        self.alone = alone
 
     def release(self) -> None:
-        self.in_flight -= 1
+        self._held -= 1
+        self.alone = False
         self._scheduler.changed()
 
 
@@ -41,9 +49,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def waiting(scheduler: Scheduler, *, urgent: bool = False) -> asyncio.Task[Any]:
+async def waiting(scheduler: Scheduler, *, urgent: bool = False, alone: bool = False) -> asyncio.Task[Any]:
     """A task that asks for a place, and has got as far as it can."""
-    task = asyncio.create_task(scheduler.reserve(urgent=urgent))
+    task = asyncio.create_task(scheduler.reserve(urgent=urgent, alone=alone))
     await settled()
     return task
 
@@ -272,6 +280,64 @@ def test_a_new_worker_takes_as_many_as_it_has_room_for() -> None:
         assert [task.done() for task in tasks] == [True, True, False]
         new.release()
         await tasks[2]
+
+    run(main())
+
+
+def test_a_worker_may_have_less_room_than_its_group() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2, room=3)
+        workers[0].room = 1
+        assert [(await scheduler.reserve()).name for _ in range(4)] == ["0", "1", "1", "1"]
+
+    run(main())
+
+
+def test_who_is_to_be_alone_gets_an_empty_worker_that_nobody_else_gets() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2, room=2)
+        assert (await scheduler.reserve()).name == "0"
+        assert (await scheduler.reserve(alone=True)).name == "1"
+        assert (await scheduler.reserve()).name == "0"
+        late = await waiting(scheduler)
+        assert not late.done()
+        workers[1].release()
+        assert (await late).name == "1"
+
+    run(main())
+
+
+def test_where_none_is_empty_the_emptiest_is_given_nothing_until_it_is() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2, room=3)
+        for _ in range(5):
+            await scheduler.reserve()  # three on the first, two on the second
+        alone = await waiting(scheduler, alone=True)
+        others = [await waiting(scheduler) for _ in range(3)]
+        workers[1].release()
+        await settled()
+        assert not any(task.done() for task in [alone, *others])
+        workers[0].release()
+        assert (await others[0]).name == "0"  # the other one goes on
+        workers[1].release()
+        assert (await alone).name == "1"
+        workers[1].release()
+        assert [(await task).name for task in others[1:]] == ["1", "1"]
+
+    run(main())
+
+
+def test_who_gives_up_being_alone_leaves_the_worker_to_others() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(1, room=2)
+        await scheduler.reserve()
+        alone = await waiting(scheduler, alone=True)
+        other = await waiting(scheduler)
+        assert not other.done()
+        alone.cancel()
+        await settled()
+        assert (await other).name == "0"
+        assert workers[0].in_flight == 2
 
     run(main())
 

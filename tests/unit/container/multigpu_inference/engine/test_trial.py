@@ -13,7 +13,7 @@ from multigpu_inference.engine import codec
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.errors import BadRequest, ServingError
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, STOCK_ORDER, Findings, Invocation, Result, Task
 from multigpu_inference.user_module import Context, UserModule
 
@@ -60,13 +60,13 @@ def load(text: str, *, with_model: bool) -> ScriptRunner:
 PREDICTS = "\ndef predict_fn(data, model): return 1"
 
 
-def writable(blobs: list[Blob]) -> list[Blob]:
+def writable(blobs: list[Buffer]) -> list[Buffer]:
     return [bytearray(blob) for blob in blobs]
 
 
-def trial(text: str) -> tuple[Result, list[Blob]]:
+def trial(text: str) -> tuple[Result, list[Buffer]]:
     """A trial in a replica worker, with what a pool worker gave before."""
-    blobs: list[Blob] = [BODY]
+    blobs: list[Buffer] = [BODY]
     with contextlib.suppress(ServingError):
         blobs += writable(load(text, with_model=False).run(Task(0, (INPUT_FN,), INVOCATION), [BODY])[1])
     return run_trial(load(text, with_model=True), Task(7, STOCK_ORDER, INVOCATION, trial=True), blobs)

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
+from multigpu_inference import arena as arenas
 from multigpu_inference import errors
-from multigpu_inference.engine import worker
+from multigpu_inference.arena import INLINE_BYTES, Arena, end_of
+from multigpu_inference.engine import codec, worker
 from multigpu_inference.errors import BadRequest, FunctionFailed, ModelError, ServingError
-from multigpu_inference.ipc import Blob, FrameSocket
-from multigpu_inference.messages import Failure, Invocation, Result, StartFailed, Task, WorkerReady
+from multigpu_inference.ipc import Buffer, FrameSocket, Slice, socket_pair
+from multigpu_inference.messages import ArenaClosed, ArenaOpened, Failure, Invocation, Result, StartFailed, Task, WorkerReady
+from support import wait_until
 
-Answered = tuple[Result, list[Blob]]
+LARGE = os.urandom(INLINE_BYTES + 1)
+Answered = tuple[Result, list[Buffer]]
 
 
 class TooDark(BadRequest):
@@ -27,14 +34,17 @@ def task(number: int = 7) -> Task:
 
 
 @contextmanager
-def serving(run: worker.RunTask) -> Iterator[FrameSocket]:
-    """A worker on a thread; the engine's end of its socket, behind its first word."""
-    ours, theirs = map(FrameSocket, socket.socketpair())
+def serving(run: worker.RunTask, concurrency: int = 1, left: list[int] | None = None) -> Iterator[FrameSocket]:
+    """A worker on a thread; the engine's end of its socket, behind its first word. `left` takes its exit code."""
+    ours, theirs = map(FrameSocket, socket_pair())
     ours.settimeout(10)
-    thread = threading.Thread(target=worker.serve, args=(theirs, lambda: run))
+    thread = threading.Thread(
+        target=worker.serve, args=(theirs, lambda: worker.Work(run, concurrency), [].append if left is None else left.append)
+    )
     thread.start()
     ready, _ = ours.receive()
     assert isinstance(ready, WorkerReady)
+    assert ready.concurrency == concurrency
     yield ours
     ours.close()
     thread.join(10)
@@ -43,7 +53,7 @@ def serving(run: worker.RunTask) -> Iterator[FrameSocket]:
 
 
 def failing(error: BaseException) -> worker.RunTask:
-    def run(given: Task, blobs: Sequence[Blob]) -> Answered:
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
         raise error
 
     return run
@@ -73,10 +83,10 @@ def test_it_says_that_it_is_ready_and_answers_one_task_after_another() -> None:
     ],
 )
 def test_it_says_why_it_cannot_start(error: BaseException, message: str) -> None:
-    ours, theirs = map(FrameSocket, socket.socketpair())
+    ours, theirs = map(FrameSocket, socket_pair())
     ours.settimeout(10)
 
-    def load() -> worker.RunTask:
+    def load() -> worker.Work:
         raise error
 
     worker.serve(theirs, load)
@@ -86,9 +96,9 @@ def test_it_says_why_it_cannot_start(error: BaseException, message: str) -> None
 
 
 def test_it_says_which_process_it_is() -> None:
-    ours, theirs = map(FrameSocket, socket.socketpair())
+    ours, theirs = map(FrameSocket, socket_pair())
     ours.settimeout(10)
-    thread = threading.Thread(target=worker.serve, args=(theirs, lambda: failing(KeyError())))
+    thread = threading.Thread(target=worker.serve, args=(theirs, lambda: worker.Work(failing(KeyError()))))
     thread.start()
     assert ours.receive()[0].pid == os.getpid()
     ours.close()
@@ -111,7 +121,7 @@ def test_an_error_class_of_the_scripts_own_keeps_its_status() -> None:
 def test_a_fault_of_ours_is_an_internal_error_and_the_worker_lives() -> None:
     faults: list[Exception] = [RuntimeError("ours")]
 
-    def run(given: Task, blobs: Sequence[Blob]) -> Answered:
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
         if faults:
             raise faults.pop()
         return Result(given.task_id), []
@@ -129,3 +139,145 @@ def test_the_trace_of_a_failure_is_logged_but_not_of_a_bad_request(
 ) -> None:
     failure(error)
     assert ("Traceback" in capfd.readouterr().out) is logged
+
+
+# Bytes in an arena
+
+
+def with_arena(engine: FrameSocket) -> Arena:
+    """An arena that the worker has as number 1."""
+    arena = Arena.create()
+    engine.send(ArenaOpened(1), descriptor=arena.fileno())
+    return arena
+
+
+def in_arena(number: int = 7, used: int = 0) -> Task:
+    return dataclasses.replace(task(number), arena=1, arena_used=used)
+
+
+def test_large_bytes_are_read_and_answered_in_the_arena() -> None:
+    with serving(lambda given, blobs: (Result(given.task_id), [bytes(blobs[0])[::-1], b"small"])) as engine:
+        arena = with_arena(engine)
+        blobs = arena.write([LARGE], 0)
+        engine.send(in_arena(used=end_of(blobs)), blobs)
+        result, (large, small) = engine.receive()
+        assert result == Result(7)
+        assert isinstance(large, Slice)
+        assert large.offset >= end_of(blobs)
+        assert arena.read(large) == LARGE[::-1]
+        assert small == b"small"
+
+
+def test_what_a_function_keeps_of_the_arena_is_said() -> None:
+    kept = list[Any]()
+
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        if given.task_id % 2:
+            kept.append(np.frombuffer(blobs[0], np.uint8))
+        return Result(given.task_id), []
+
+    with serving(run) as engine:
+        blobs = with_arena(engine).write([LARGE], 0)
+        for number in range(4):
+            engine.send(in_arena(number), blobs)
+        assert [engine.receive()[0].keeps_arena for _ in range(4)] == [False, True, False, True]
+    assert all(array.tobytes() == LARGE for array in kept)
+
+
+def test_what_was_encoded_again_is_not_kept() -> None:
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        return Result(given.task_id), codec.encode(codec.decode(blobs))
+
+    with serving(run) as engine:
+        blobs = with_arena(engine).write(codec.encode({"x": np.zeros(100_000)}), 0)
+        engine.send(in_arena(used=end_of(blobs)), blobs)
+        assert not engine.receive()[0].keeps_arena
+
+
+def test_a_failure_keeps_nothing() -> None:
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        mine = np.frombuffer(blobs[0], np.uint8)
+        raise BadRequest(f"{len(mine)} bytes are too many")
+
+    with serving(run) as engine:
+        engine.send(in_arena(), with_arena(engine).write([LARGE], 0))
+        failed, _ = engine.receive()
+        assert (failed.kind, failed.keeps_arena) == ("BadRequest", False)
+
+
+def test_an_answer_that_no_arena_holds_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arenas, "MAX_BYTES", 1 << 20)
+    with serving(lambda given, blobs: (Result(given.task_id), [bytes(2 << 20)])) as engine:
+        with_arena(engine)
+        engine.send(in_arena())
+        failed, _ = engine.receive()
+        assert failed.kind == "FunctionFailed"
+        assert "what predict_fn returned: 2097152 bytes" in failed.detail
+
+
+def test_an_arena_that_is_closed_leaves_nothing_open() -> None:
+    with serving(lambda given, blobs: (Result(given.task_id), list(blobs))) as engine:
+        before = psutil.Process().num_fds()
+        arena = with_arena(engine)
+        blobs = arena.write([LARGE], 0)
+        engine.send(in_arena(), blobs)
+        engine.receive()
+        engine.send(ArenaClosed(1))
+        engine.send(ArenaClosed(1))
+        del arena
+        assert wait_until(lambda: psutil.Process().num_fds() == before, 10)
+
+
+def test_a_slice_of_an_arena_that_is_not_there_fails_its_task_only() -> None:
+    with serving(lambda given, blobs: (Result(given.task_id), [])) as engine:
+        engine.send(in_arena(), [Slice(0, 100_000)])
+        assert engine.receive()[0].kind == ServingError.__name__
+        engine.send(task())
+        assert engine.receive()[0] == Result(7)
+
+
+# Several tasks at a time
+
+
+def test_tasks_are_worked_on_side_by_side_where_the_model_allows_it() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        together.wait()
+        return Result(given.task_id), list(blobs)
+
+    with serving(run, concurrency=3) as engine:
+        for number in range(3):
+            engine.send(task(number), [b"%d" % number])
+        assert {(said.task_id, bytes(blobs[0])) for said, blobs in (engine.receive() for _ in range(3))} == {
+            (number, b"%d" % number) for number in range(3)
+        }
+
+
+def test_an_arena_that_is_closed_while_a_task_uses_it_lives_until_that_is_done() -> None:
+    closed = threading.Event()
+
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        assert closed.wait(10)
+        return Result(given.task_id), [bytes(blobs[0])]
+
+    with serving(run, concurrency=2) as engine:
+        arena = with_arena(engine)
+        blobs = arena.write([LARGE], 0)
+        engine.send(in_arena(used=end_of(blobs)), blobs)
+        engine.send(ArenaClosed(1))
+        engine.send(task(8), [b"x"])
+        closed.set()
+        answers = dict(sorted((said.task_id, blobs) for said, blobs in (engine.receive() for _ in range(2))))
+        assert arena.read(answers[7][0]) == LARGE
+
+
+def test_a_lost_device_ends_the_process_without_an_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    left = list[int]()
+    failed = FunctionFailed()
+    failed.__cause__ = RuntimeError("CUDA error: device-side assert triggered")
+    with serving(failing(failed), left=left) as engine:
+        engine.send(task())
+        wait_until(lambda: left, 10)
+    assert left[0] == worker.DEVICE_LOST
+    assert '"device_lost"' in capfd.readouterr().out

@@ -18,7 +18,7 @@ from multigpu_inference.child_process import Command
 from multigpu_inference.engine import worker_group
 from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Reply, WorkerProcess
-from multigpu_inference.errors import StartupError, Unavailable, Unprocessable
+from multigpu_inference.errors import StartupError, Unavailable, WorkerDied
 from multigpu_inference.messages import INPUT_FN, Invocation, Task
 from support import children_with
 
@@ -41,10 +41,9 @@ def group_of(model: Path, count: int, **options: Any) -> WorkerGroup:
             f"w{slot}-{next(started)}", "multigpu_inference.engine.pool_worker", (), {"SAGEMAKER_BASE_DIR": str(model)}
         ),
         count,
-        room=1,
         startup_timeout_s=20,
         hang_after_s=60,
-        **options,
+        **{"room": 1, **options},
     )
 
 
@@ -98,26 +97,26 @@ def test_workers_take_turns(model: Path) -> None:
     assert len(set(names)) == 2
 
 
-def test_a_task_whose_worker_is_killed_from_outside_is_tried_on_another(model: Path) -> None:
-    async def use(group: WorkerGroup) -> tuple[Reply, str]:
-        running = asyncio.create_task(ask(group, sleep_s=0.4))
-        await until(lambda: any(w and w.in_flight for w in group.workers))
-        (victim,) = [w for w in group.workers if w and w.in_flight]
-        os.kill(victim.pid, signal.SIGKILL)
-        return await running, victim.name
-
-    reply, victim = with_group(group_of(model, 2), use)
-    assert reply.worker != victim
-
-
-def test_a_task_that_kills_two_workers_is_not_tried_a_third_time(model: Path) -> None:
+def test_a_task_whose_worker_is_killed_while_it_works_on_it_fails(model: Path) -> None:
     async def use(group: WorkerGroup) -> None:
-        with pytest.raises(Unprocessable):
+        with pytest.raises(WorkerDied):
             await ask(group, kill=True)
-        await until(lambda: group.healthy == 2)
         await ask(group)
 
     with_group(group_of(model, 2), use)
+
+
+def test_a_task_that_only_waited_in_a_dead_worker_is_moved(model: Path) -> None:
+    async def use(group: WorkerGroup) -> Reply:
+        working, waiting = (asyncio.create_task(ask(group, sleep_s=pause)) for pause in (30, 0))
+        await until(lambda: group.workers[0] and group.workers[0].in_flight == 2)
+        assert group.workers[0]
+        os.kill(group.workers[0].pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            await working
+        return await waiting
+
+    assert with_group(group_of(model, 1, room=2), use).blobs
 
 
 def test_a_killed_worker_is_replaced_in_its_slot(model: Path) -> None:

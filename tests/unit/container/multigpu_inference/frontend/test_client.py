@@ -6,13 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from multigpu_inference.arena import INLINE_BYTES, Arena, end_of
 from multigpu_inference.errors import DeadlineExceeded, Unavailable
 from multigpu_inference.frontend.client import EngineClient
 from multigpu_inference.ipc import FrameSocket
-from multigpu_inference.messages import Answer, Invocation
+from multigpu_inference.messages import Answer, ArenaOpened, Invocation
+from support import wait_until
+
+LARGE = bytes(range(256)) * 1000
 
 Behaviour = Callable[[FrameSocket], None]
 
@@ -23,7 +29,7 @@ class Engine:
     def __init__(self, path: Path, *behaviours: Behaviour) -> None:
         self._behaviours = list(behaviours)
         self.connections = 0
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         self._listener.listen()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -50,34 +56,47 @@ class Engine:
         self._listener.close()
 
 
+def _request(frames: FrameSocket) -> tuple[Invocation, list[Any], list[int]]:
+    """The next request, with the descriptors of arenas that were opened before it."""
+    opened = []
+    while isinstance((frame := frames.receive())[0], ArenaOpened):
+        opened.append(frame[1][0].take())
+    return frame[0], frame[1], opened
+
+
 def _echo(frames: FrameSocket) -> None:
+    arenas = list[Arena]()
     while True:
-        invocation, blobs = frames.receive()
-        frames.send(Answer(invocation.request_id, 200, "a/b"), blobs)
+        invocation, blobs, opened = _request(frames)
+        arenas += map(Arena, opened)
+        frames.send(Answer(invocation.request_id, 200, "a/b", arena_used=end_of(blobs)), blobs)
 
 
 def _echo_once(frames: FrameSocket) -> None:
-    invocation, blobs = frames.receive()
+    invocation, blobs, opened = _request(frames)
+    _ = [*map(Arena, opened)]
     frames.send(Answer(invocation.request_id, 200, "a/b"), blobs)
 
 
 def _hang_up_after_the_request(frames: FrameSocket) -> None:
-    frames.receive()
+    _ = [*map(Arena, _request(frames)[2])]
 
 
 def _answer_late(frames: FrameSocket) -> None:
-    invocation, blobs = frames.receive()
+    invocation, blobs, opened = _request(frames)
+    _ = [*map(Arena, opened)]
     time.sleep(0.3)
     frames.send(Answer(invocation.request_id, 200, "late"), blobs)
 
 
 def _answer_another_request(frames: FrameSocket) -> None:
-    frames.receive()
+    _ = [*map(Arena, _request(frames)[2])]
     frames.send(Answer("another", 200, "a/b"), [b"not yours"])
 
 
 def _answer_without_a_body(frames: FrameSocket) -> None:
-    invocation, _ = frames.receive()
+    invocation, _, opened = _request(frames)
+    _ = [*map(Arena, opened)]
     frames.send(Answer(invocation.request_id, 200, "a/b"))
 
 
@@ -161,6 +180,59 @@ def test_an_engine_that_does_not_read_is_a_missed_deadline(engine: Callable[...,
     engine(_never_read)
     with pytest.raises(DeadlineExceeded):
         client.invoke(_invocation(timeout_s=0.05), bytes(8 << 20))
+
+
+@pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, 5 << 20, 100 << 20])
+def test_a_body_of_any_size_comes_back(engine: Callable[..., Engine], client: EngineClient, size: int) -> None:
+    engine(_echo)
+    body = bytes(size)
+    for _ in range(2):
+        assert client.invoke(_invocation(), body)[1] == body
+
+
+def test_one_arena_serves_many_requests_until_it_is_not_free(engine: Callable[..., Engine], client: EngineClient) -> None:
+    seen = list[int]()
+
+    def spoil_the_third(frames: FrameSocket) -> None:
+        arenas = list[Arena]()
+        while True:
+            invocation, blobs, opened = _request(frames)
+            arenas += map(Arena, opened)
+            seen.append(invocation.arena)
+            assert arenas[-1].read(blobs[0]) == LARGE
+            frames.send(Answer(invocation.request_id, 200, "a/b", arena_is_free=len(seen) != 3), blobs)
+
+    engine(spoil_the_third)
+    for _ in range(5):
+        assert client.invoke(_invocation(), LARGE)[1] == LARGE
+    assert seen == [0, 0, 0, 1, 1]
+
+
+def test_a_large_body_is_received_where_the_engine_reads_it(engine: Callable[..., Engine], client: EngineClient) -> None:
+    engine(_echo)
+    for _ in range(3):
+        body = client.body_buffer(len(LARGE))
+        body[:] = LARGE
+        other = client.body_buffer(len(LARGE))  # another part of the same form
+        other[:] = LARGE[::-1]
+        assert client.invoke(_invocation(), body)[1] == LARGE
+        client.forget_body()
+
+
+def test_a_body_in_an_arena_survives_the_connection(engine: Callable[..., Engine], client: EngineClient) -> None:
+    engine(_hang_up_after_the_request, _echo)
+    body = client.body_buffer(len(LARGE))
+    body[:] = LARGE
+    assert client.invoke(_invocation(), body)[1] == LARGE
+
+
+def test_no_descriptor_is_left_behind(engine: Callable[..., Engine], client: EngineClient) -> None:
+    engine(_echo_once, _echo_once, _echo)
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        client.invoke(_invocation(), LARGE)
+    client.close()
+    assert wait_until(lambda: psutil.Process().num_fds() == before, 10)
 
 
 def test_an_answer_within_the_grace_period_counts(engine: Callable[..., Engine], path: Path) -> None:

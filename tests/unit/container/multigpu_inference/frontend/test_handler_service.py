@@ -122,16 +122,17 @@ def test_a_refusal_says_when_to_come_again_only_where_that_helps() -> None:
 def test_a_body_is_received_whole_and_its_early_end_is_noticed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        engine = EngineClient("nowhere", 0.0)
         body = os.urandom(3 << 20)
         sender = threading.Thread(target=theirs.sendall, args=(body,))
         sender.start()
-        assert handler_service._receive_exactly(ours, len(body)) == body
+        assert bytes(handler_service._receive_exactly(ours, len(body), engine)) == body
         sender.join()
-        assert handler_service._receive_exactly(ours, 0) == b""
+        assert len(handler_service._receive_exactly(ours, 0, engine)) == 0
         theirs.sendall(b"ab")
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(ValueError, match="disconnected"):
-            handler_service._receive_exactly(ours, 3)
+            handler_service._receive_exactly(ours, 3, engine)
 
 
 def test_loading_says_who_has_loaded_and_asks_no_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

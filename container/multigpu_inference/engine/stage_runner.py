@@ -1,0 +1,167 @@
+"""One stage of a replica at work: a thread that takes batches out of its queue, runs them, and hands the results on.
+
+    hand ──► queue ──► thread: stage(items) ──► hand of the stage behind it, or the caller
+
+A batch that fails is split and tried again, down to single items, so that a bad item fails alone. One that does not fit
+into memory is split too, and larger ones of its key are not tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from multigpu_inference import log
+from multigpu_inference.engine.batch_queue import BatchQueue, Entry
+from multigpu_inference.engine.job import Job, Pass
+from multigpu_inference.engine.stage import Stage, batch_key, batch_limit, room
+from multigpu_inference.engine.worker import is_sticky
+
+
+class StageRunner:
+    """Runs a stage on the CPU."""
+
+    def __init__(self, stage: Stage, number: int, limit: int, max_delay_s: float, behind: StageRunner | None) -> None:
+        """Prepare; nothing runs before `start`.
+
+        Args:
+            stage: What to run.
+            number: Its place among the stages, from 1.
+            limit: The most items of a batch.
+            max_delay_s: How long an item may wait for its batch to become full.
+            behind: The stage that takes the results; None behind the last.
+        """
+        self._stage = stage
+        self._number = number
+        self._limit = limit
+        self._behind = behind
+        self._queue = BatchQueue[Job](max_delay_s)
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def start(self) -> None:
+        """Start the thread, where it has not been; it ends after `close`."""
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None:
+                # A daemon: an interpreter that exits does not wait for a stage that never ends.
+                thread = threading.Thread(target=self._work, name=f"stage-{self._number}", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def close(self) -> None:
+        """Let the threads of this stage and of those behind it end when all that was handed in has passed. Does not wait."""
+        self._queue.close()
+
+    def hand(self, jobs: Sequence[Job]) -> None:
+        """Bring items in front of the stage, on the thread of whoever has them; one that cannot be brought fails alone."""
+        entries = []
+        for job in jobs:
+            try:
+                entries.append(self._entry(job))
+            except BaseException as error:
+                job.settle(error)
+        try:
+            self._queue.put(entries)
+        except RuntimeError as error:  # closed
+            for entry in entries:
+                entry.item.settle(error)
+
+    def _entry(self, job: Job) -> Entry[Job]:
+        self._bring(job)
+        if self._limit == 1:  # nothing to group
+            return Entry(job, time.monotonic())
+        key = batch_key(self._stage, job.value)
+        return Entry(job, time.monotonic(), key, batch_limit(self._stage, key, self._limit))
+
+    def _work(self) -> None:
+        while self._take_turn():
+            pass
+        if self._behind is not None:
+            self._behind.close()
+
+    def _take_turn(self) -> bool:
+        """Run one batch. A function of its own, so that nothing keeps the last batch while the thread waits for the next."""
+        self._make_room()
+        if self._behind is not None:
+            self._behind._queue.wait_for_room()
+        self._queue.wait_for_batch()
+        with room(self._stage):  # only now the batch is formed, of all that came while another had the device
+            batch = self._queue.take()
+            through = self._run(batch) if batch else []
+        if self._behind is not None:
+            self._behind.hand(through)
+        else:
+            for job in through:
+                job.settle()
+        return bool(batch)
+
+    def _run(self, batch: Sequence[Entry[Job]]) -> list[Job]:
+        """Take a batch through the stage, in parts where it fails; the jobs that got through, in order."""
+        jobs = [entry.item for entry in batch]
+        try:
+            self._pass(jobs)
+            return jobs
+        except BaseException as error:  # user code may raise what is no Exception: its item gets it, the thread lives on
+            if len(jobs) == 1 or is_sticky(error):
+                for job in jobs:
+                    job.settle(error)
+                return []
+            no_memory = is_out_of_memory(error)
+        # Out here the error is gone, and with its trace all that the failed attempt had allocated.
+        half = (len(jobs) + 1) // 2
+        if no_memory:
+            self._lower_limit(batch[0], half)
+        return self._run(batch[:half]) + self._run(batch[half:])
+
+    def _lower_limit(self, entry: Entry[Job], limit: int) -> None:
+        self._queue.lower_limit(entry.key, limit)
+        with contextlib.suppress(Exception):  # nothing here may end the thread: neither a key's text nor a lost device
+            device, key = str(self._stage.device), str(entry.key)
+            log.event("batch_ceiling", stage=self._number, device=device, key=key, max_batch_size=limit)
+            self._free_memory()
+
+    def _call(self, items: list[Any]) -> list[Any]:
+        torch = sys.modules.get("torch")
+        # Gradients are a thread's own setting: what the caller has switched off in its thread would be on in this one.
+        with torch.no_grad() if torch is not None else contextlib.nullcontext():
+            results = list(self._stage(items))
+        if len(results) != len(items):
+            items_text = "1 item" if len(items) == 1 else f"{len(items)} items"
+            raise ValueError(f"{type(self._stage).__name__} returned {len(results)} results for {items_text}")
+        return results
+
+    # What a device adds to it:
+
+    def _bring(self, job: Job) -> None:
+        """Bring an item to the stage's device; here the stage itself moves what it needs."""
+
+    def _make_room(self) -> None:
+        """Wait until the device can take another batch: here it is done when the call returns."""
+
+    def _free_memory(self) -> None:
+        """Give back what the device's allocator keeps for later."""
+
+    def _pass(self, jobs: list[Job]) -> None:
+        """Take a batch through the stage, or leave its jobs as they are and raise."""
+        for job in jobs:
+            job.wait_until_ready()
+        started = time.monotonic()
+        results = self._call([job.value for job in jobs])
+        passed = Pass(started, time.monotonic(), len(jobs))
+        for job, result in zip(jobs, results, strict=True):
+            job.become(result)
+            job.passed(passed)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether fewer items would have fitted: `torch.OutOfMemoryError`, `MemoryError`, or what torch raises on the CPU."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
