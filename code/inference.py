@@ -12,8 +12,8 @@ written as for one GPU; each function does what its name promises wherever it is
 | `output_fn`  | a worker of the process pool              | `engine/process_pool.py`   | right here                |
 
 To serve your own models, keep the four functions and replace what they call. A stage is any callable with a `device`
-and a `max_batch_size` that turns a list of items into a list of as many. A script without stages works as well: the
-four functions as SageMaker knows them, one model on one GPU.
+and a `max_batch_size` that turns a list of items into a list of as many, and `accelerate` prepares its network as the
+settings say. A script without stages works as well: the four functions as SageMaker knows them, one model on one GPU.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _pool = LocalPool()
 
 def model_fn(model_dir: str, context: Any = None) -> ReplicaSet:
     """Load the two networks: onto this replica's devices, or as often as there are GPUs where no devices are given."""
-    max_pixels = os.environ.get("MULTIGPU_MATTING_MAX_PIXELS")
-    load = partial(load_pipeline_stages, model_dir, max_pixels=int(max_pixels) if max_pixels else None)
+    max_pixels, max_batch_size = _setting("MULTIGPU_MATTING_MAX_PIXELS"), _setting("MULTIGPU_MAX_BATCH_SIZE")
+    load = partial(load_pipeline_stages, model_dir, max_pixels=max_pixels, max_batch_size=max_batch_size)
     return ReplicaSet.load(load, STAGES, devices=getattr(context, "devices", None))
 
 
@@ -57,6 +57,11 @@ def predict_fn(data: Tensor, model: ReplicaSet) -> Matte:
 def output_fn(prediction: Matte, accept: str) -> tuple[bytes, str]:
     """Encode what the client accepts: PNG of the alpha, PNG cut-out, JSON or npy; the bytes and their type."""
     return encode(prediction, accept)
+
+
+def _setting(name: str) -> int | None:
+    value = os.environ.get(name)
+    return int(value) if value else None
 
 
 def sample_input() -> tuple[bytes, str]:

@@ -113,15 +113,18 @@ class FBA(nn.Module):
         """Estimate alpha, foreground and background.
 
         Args:
-            image: RGB in [0, 1], float [N, 3, H, W]; H and W multiples of 8.
-            trimap: two channels, 1 where background and 1 where foreground, float [N, 2, H, W].
+            image: RGB in [0, 1], float32 [N, 3, H, W]; H and W multiples of 8.
+            trimap: two channels, 1 where background and 1 where foreground, float32 [N, 2, H, W].
 
         Returns:
-            Alpha (1), foreground (3) and background (3) in [0, 1], [N, 7, H, W].
+            Alpha (1), foreground (3) and background (3) in [0, 1], float32 [N, 7, H, W].
         """
+        # The convolutions alone run in the weights' number format. Distances reach beyond float16, and a
+        # fusion in bfloat16 would give an alpha of 8 bits another rounding error of its last one.
+        dtype = self.encoder.conv1.weight.dtype
         normalised = normalise(image)
-        features = self.encoder(torch.cat((normalised, distance_features(trimap), trimap), dim=1))
-        scores = self.decoder(features, torch.cat((normalised, image, trimap), dim=1))
+        features = self.encoder(torch.cat((normalised, distance_features(trimap), trimap), dim=1).to(dtype))
+        scores = self.decoder(features, torch.cat((normalised, image, trimap), dim=1).to(dtype)).to(image.dtype)
         alpha = scores[:, :1].clamp(0, 1)
         return fuse(image, alpha, scores[:, 1:4].sigmoid(), scores[:, 4:].sigmoid())
 

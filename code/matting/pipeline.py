@@ -5,31 +5,41 @@
 
 Runs in the replica workers, each stage on a stream of its own. A stage only issues work:
 nothing here waits for its device, so that copies and the two networks of successive requests can overlap.
-Who calls a stage makes its stream wait for whatever made its items.
+Who calls a stage makes its stream wait for whatever made its items. What may wait unseen, and so does not stand here:
+`.item()` and truth values of tensors, boolean and list indices, and tensors made on the device out of Python's lists;
+Python's numbers as arguments do not.
+
+A batch is what a stage's network takes in one call: any pictures in stage 1, in stage 2 those of one padded size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from matting import trimap as trimaps
 from matting.fba import FBA, SIZE_MULTIPLE
 from matting.imagenet import normalise
 from matting.u2net import U2Net
 from matting.weights import load_matting_network, load_trimap_network
+from multigpu_inference import accelerate
+
+if TYPE_CHECKING:
+    from multigpu_inference.config import AccelerationSettings
 
 TRIMAP_SIZE = 320  # pixels; U²-Net was trained on squares of it
 # By device: what keeps a CPU request short, and what fits a GPU of 16 GB (the paper's code asks for 11 GB
 # from Full HD on).
 MAX_PIXELS = {"cpu": 1_050_000, "cuda": 2_100_000}
 _BATCH = {"cpu": 1, "cuda": 8}
+# Pixels of a batch of stage 2, padding included. In float32 the network's features take up to 2.2 KB for each, so 9 GiB
+# on a GPU, which a few pictures keep busy; on a CPU a larger batch is no faster.
+BATCH_PIXELS = {"cpu": 2_100_000, "cuda": 4 << 20}
 
 
 class Trimapped(NamedTuple):
@@ -49,18 +59,35 @@ class Matte(NamedTuple):
 class TrimapStage:
     """Stage 1: U²-Net at 320 x 320, whatever the picture's size; a batch is one pass through the network."""
 
-    def __init__(self, network: U2Net, device: torch.device, max_batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        network: U2Net,
+        device: torch.device,
+        max_batch_size: int | None = None,
+        settings: AccelerationSettings | None = None,
+    ) -> None:
         """Put the network on the device.
 
         Args:
-            network: in evaluation mode; with one output channel or three.
+            network: with one output channel or three.
             device: where to run.
             max_batch_size: most items of one call; by default 8 on a GPU and 1 on the CPU.
+            settings: number format, layout, graphs, compilation; None is what the environment says.
         """
         self.device = device
         self.max_batch_size = _BATCH.get(device.type, 1) if max_batch_size is None else max_batch_size
-        self._network = _placed(network, device)
+        self._fused_map = accelerate(
+            _FusedMap(network),
+            device,
+            example=torch.zeros(1, 3, TRIMAP_SIZE, TRIMAP_SIZE),
+            max_batch_size=self.max_batch_size,
+            settings=settings,
+        )
         self._draw = trimaps.trimap_from_logits if network.out_channels == 3 else _trimap_from_saliency
+
+    def batch_key(self, item: Tensor) -> Hashable:
+        """All pictures share a batch: whatever their sizes, the network sees them at one."""
+        return TRIMAP_SIZE
 
     def __call__(self, items: Sequence[Tensor]) -> list[Trimapped]:
         """Draw the trimaps of pictures, uint8 [H, W, 3] each, of any sizes and on any device."""
@@ -69,7 +96,7 @@ class TrimapStage:
         with torch.inference_mode():
             images = [item.to(self.device, non_blocking=True) for item in items]
             batch = torch.cat([network_input(image) for image in images])
-            fused = self._network(batch)[0]
+            fused = self._fused_map(batch)
             return [
                 Trimapped(image, self._draw(_resize(logits[None], image.shape[:2])[0]))
                 for image, logits in zip(images, fused, strict=True)
@@ -79,51 +106,95 @@ class TrimapStage:
 class MattingStage:
     """Stage 2: FBA matting at the picture's own size, up to a limit; larger ones are matted reduced.
 
-    Pictures go through the network one by one: they differ in size, and it is their pixels that fill a GPU,
-    not their number.
+    A batch is one pass through the network, of pictures that are equally large once they are padded.
     """
 
-    max_batch_size = 1
-
-    def __init__(self, network: FBA, device: torch.device, max_pixels: int | None = None) -> None:
+    def __init__(
+        self,
+        network: FBA,
+        device: torch.device,
+        max_pixels: int | None = None,
+        max_batch_size: int | None = None,
+        settings: AccelerationSettings | None = None,
+    ) -> None:
         """Put the network on the device.
 
         Args:
-            network: in evaluation mode.
+            network: any variant.
             device: where to run.
             max_pixels: most pixels matted at their own size; 0 is no limit, None this device type's default.
+            max_batch_size: most items of one call; by default 8 on a GPU and 1 on the CPU.
+            settings: number format and layout; None is what the environment says.
         """
         self.device = device
+        self.max_batch_size = _BATCH.get(device.type, 1) if max_batch_size is None else max_batch_size
         self.max_pixels = MAX_PIXELS.get(device.type, 0) if max_pixels is None else max_pixels
-        self._network = _placed(network, device)
+        self._batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cuda"])
+        # Without an example: pictures come in any size, and a graph holds for one. The inputs stay float32, as
+        # the network casts what may be cast.
+        self._network = accelerate(network, device, cast_inputs=False, settings=settings)
+
+    def batch_key(self, item: Trimapped) -> tuple[int, int]:
+        """The height and width at which the network sees a picture, padding included."""
+        height, width = working_size(item.trimap.shape, self.max_pixels)
+        return height + -height % SIZE_MULTIPLE, width + -width % SIZE_MULTIPLE
+
+    def batch_limit(self, key: tuple[int, int]) -> int:
+        """Most pictures of this size in one batch, at least 1: it is their pixels that fill a GPU."""
+        height, width = key
+        return max(1, min(self.max_batch_size, self._batch_pixels // (height * width)))
 
     def __call__(self, items: Sequence[Trimapped]) -> list[Matte]:
-        """Matte pictures with their trimaps, from any device."""
+        """Matte pictures with their trimaps, all of one `batch_key`, from any device."""
+        if not items:
+            return []
         with torch.inference_mode():
-            return [self._matte(*item) for item in items]
+            images = [item.image.to(self.device, non_blocking=True) for item in items]
+            drawn = [item.trimap.to(self.device, non_blocking=True) for item in items]
+            inputs = [self._network_inputs(image, trimap) for image, trimap in zip(images, drawn, strict=True)]
+            padded, known = (torch.cat(column) for column in zip(*inputs, strict=True))
+            estimates = self._network(padded, known)[:, :4].split(1)
+            return [self._matte(*item) for item in zip(images, drawn, estimates, strict=True)]
 
-    def _matte(self, image: Tensor, trimap: Tensor) -> Matte:
-        image = _channels_first(image.to(self.device, non_blocking=True))
-        trimap = trimap.to(self.device, non_blocking=True)
+    def _network_inputs(self, image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's inputs for one picture, float [1, 3, H, W] and [1, 2, H, W], H and W as in its key."""
         size = trimap.shape
         working = working_size(size, self.max_pixels)
-        small, small_trimap = image, trimap
+        rgb = _channels_first(image)
         if working != size:
-            small = _resize(image, working, antialias=True)
-            small_trimap = F.interpolate(trimap[None, None], size=working, mode="nearest-exact")[0, 0]
+            rgb = _resize(rgb, working, antialias=True)
+            trimap = F.interpolate(trimap[None, None], size=working, mode="nearest-exact")[0, 0]
         # Padded, not resized, to the network's multiple of 8: a resized trimap is no trimap any more. Both
         # are reflected, so that they agree in the padding too, and no distance inside changes: a mirrored
         # pixel is never nearer than the one it mirrors.
-        padded = pad_to_multiple(small, SIZE_MULTIPLE)
-        padded_trimap = pad_to_multiple(trimaps.two_channels(small_trimap)[None], SIZE_MULTIPLE)
-        estimate = self._network(padded, padded_trimap)[:, :4, : working[0], : working[1]]
+        known = trimaps.two_channels(trimap)[None]
+        return pad_to_multiple(rgb, SIZE_MULTIPLE), pad_to_multiple(known, SIZE_MULTIPLE)
+
+    def _matte(self, image: Tensor, trimap: Tensor, estimate: Tensor) -> Matte:
+        """Cut a picture's estimate, [1, 4, H, W], back to its size, and keep what its trimap knows."""
+        size = trimap.shape
+        working = working_size(size, self.max_pixels)
+        estimate = estimate[..., : working[0], : working[1]]
         if working != size:
             estimate = _resize(estimate, size)
         alpha, foreground = estimate[0, :1], estimate[0, 1:]
         alpha = torch.where(trimap == trimaps.BACKGROUND, 0.0, alpha)
         alpha = torch.where(trimap == trimaps.FOREGROUND, 1.0, alpha)
-        foreground = torch.where(alpha == 1, image[0], foreground)
+        foreground = torch.where(alpha == 1, _channels_first(image)[0], foreground)
         return Matte(_to_bytes(alpha[0]), _to_bytes(foreground.permute(1, 2, 0)).contiguous())
+
+
+class _FusedMap(nn.Module):
+    """U²-Net without its side maps, which are for training: there is no need to copy them out of a graph."""
+
+    def __init__(self, network: U2Net) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The fused map's logits, [N, C, 320, 320], of the network's input."""
+        fused: Tensor = self.network(image)[0]
+        return fused
 
 
 def load_pipeline_stages(
@@ -132,6 +203,7 @@ def load_pipeline_stages(
     *,
     max_pixels: int | None = None,
     max_batch_size: int | None = None,
+    settings: AccelerationSettings | None = None,
 ) -> list[TrimapStage | MattingStage]:
     """Load both networks of a model folder, each onto its own device.
 
@@ -139,18 +211,20 @@ def load_pipeline_stages(
         model_dir: folder with the two checkpoints (see `weights`).
         devices: the first stage's device and the second's; one alone serves both.
         max_pixels: most pixels matted at their own size; 0 is no limit, None the device type's default.
-        max_batch_size: most pictures in a batch of the first stage; None is the device type's default.
+        max_batch_size: most pictures in a batch of either stage; None is the device type's default.
+        settings: number format, layout, graphs, compilation; None is what the environment says.
 
     Returns:
         The two stages, in the order of the data.
 
     Raises:
         CheckpointError: a checkpoint is missing or does not fit.
+        ModelError: a network cannot be compiled or captured, which the settings ask for.
     """
     first, second = torch.device(devices[0]), torch.device(devices[-1])
     return [
-        TrimapStage(load_trimap_network(model_dir), first, max_batch_size),
-        MattingStage(load_matting_network(model_dir), second, max_pixels),
+        TrimapStage(load_trimap_network(model_dir), first, max_batch_size, settings),
+        MattingStage(load_matting_network(model_dir), second, max_pixels, max_batch_size, settings),
     ]
 
 
@@ -186,15 +260,6 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
             index = torch.arange(length + -length % multiple, device=x.device) % period
             x = x.index_select(dim, torch.minimum(index, period - index).clamp(max=length - 1))
     return x
-
-
-def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    network.eval().to(device)
-    if device.type == "cpu":
-        # Channels innermost make these networks up to twice as fast on a CPU; a GPU's float32 kernels prefer
-        # planes.
-        convert_conv2d_weight_memory_format(network, torch.channels_last)
-    return network
 
 
 def _channels_first(image: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from matting import fba, u2net
@@ -104,6 +103,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # here, as the other files need no such package
+
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)

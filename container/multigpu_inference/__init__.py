@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multigpu_inference.engine.accelerate import accelerate as accelerate
     from multigpu_inference.engine.local_pool import LocalPool as LocalPool
     from multigpu_inference.engine.pipeline import Pipeline as Pipeline
     from multigpu_inference.engine.placement import plan_placement as plan_placement
@@ -23,9 +24,10 @@ _HOME = {
     "Pipeline": "engine.pipeline",
     "ReplicaSet": "engine.replica_set",
     "Stage": "engine.stage",
+    "accelerate": "engine.accelerate",
     "plan_placement": "engine.placement",
 }
-__all__ = ["LocalPool", "Pipeline", "ReplicaSet", "Stage", "plan_placement"]
+__all__ = ["LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"]
 
 
 def __getattr__(name: str) -> Any:

@@ -118,6 +118,15 @@ def test_a_stock_containers_context_has_no_devices(
     assert len(script.model_fn(str(model_dir), object()).replicas) == 1
 
 
+def test_settings_of_the_application_reach_its_stages(
+    script: ModuleType, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIGPU_MATTING_MAX_PIXELS", "5000")
+    monkeypatch.setenv("MULTIGPU_MAX_BATCH_SIZE", "3")
+    first, second = script.model_fn(str(model_dir), type("Context", (), {"devices": ("cpu", "cpu")})).stages
+    assert (first.max_batch_size, second.max_batch_size, second.max_pixels) == (3, 3, 5000)
+
+
 def test_preprocessing_runs_in_other_processes(script: ModuleType) -> None:
     assert script._pool.run(os.getpid) != os.getpid()
     picture = script.input_fn(PHOTO.read_bytes(), "image/jpeg")

@@ -37,6 +37,14 @@ def test_windowed_distance_agrees_with_the_exact_one_within_the_window() -> None
     assert (windowed[~near] > WINDOW**2).all()
 
 
+@pytest.mark.parametrize("scratch", [1, 7 * 2 * 37 * 53])
+def test_windowed_distance_does_not_depend_on_its_steps(scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = scattered(37, 53, 0.01)
+    at_once = squared_distance_windowed(known)
+    monkeypatch.setattr("matting.distance._SCRATCH", scratch)
+    assert torch.equal(squared_distance_windowed(known), at_once)
+
+
 @pytest.mark.parametrize("distance", [squared_distance_exact, squared_distance_windowed])
 def test_feature_of_an_empty_channel_is_zero(distance: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matting.distance.squared_distance_exact", distance)

@@ -105,7 +105,7 @@ def test_a_public_name_is_there_and_is_called_so(name: str) -> None:
 
 
 def test_public_names_are_these() -> None:
-    assert set(multigpu_inference.__all__) == {"LocalPool", "Pipeline", "ReplicaSet", "Stage", "plan_placement"}
+    assert set(multigpu_inference.__all__) == {"LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"}
 
 
 def test_what_is_not_public_is_an_attribute_error() -> None:
@@ -124,7 +124,7 @@ def test_there_is_something_to_look_at() -> None:
 
 @pytest.mark.parametrize("name", FRONT_END)
 def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> None:
-    shared = ("errors", "messages", "ipc", "config", "log", "process", "run_folder")
+    shared = ("arena", "errors", "messages", "ipc", "config", "log", "process", "run_folder")
     allowed = {PACKAGE, *(f"{PACKAGE}.{module}" for module in shared)}
     assert within(imports(name), PACKAGE) <= allowed | set(FRONT_END)
 
