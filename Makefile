@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 RUN    = $(shell cat $(VENV)/java.env 2>/dev/null) $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format image smoke clean
+.PHONY: help demo serve bench test check format image smoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ demo: $(READY) ## photos to mattes through the whole endpoint, into build/demo/
 
 serve: $(READY) ## the same endpoint, on port 8080 until Ctrl-C; MODEL=folder or model.tar.gz serves your own
 	@$(RUN) demo/run.py --stay $(if $(MODEL),--model '$(MODEL)')
+
+bench: $(READY) ## every figure that has a goal, and a report, into build/bench/; QUICK=1 for a smoke run of a minute
+	@$(RUN) -m bench suite $(if $(QUICK),--quick)
 
 test: $(READY) ## all tests that need neither the image nor a GPU
 	@$(RUN) -m pytest

@@ -1,0 +1,128 @@
+"""What is served and what is sent: the workloads by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.bench_error import BenchError
+from bench.pictures import noise, photos
+from bench.simulation import BATCHED, UNBATCHED, Simulation
+
+ROOT = Path(__file__).resolve().parent.parent
+_SCRIPTS = ROOT / "bench" / "workloads"
+_PHOTOS = ROOT / "demo" / "photos"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A script and the requests that it gets.
+
+    Attributes:
+        name: On the command line.
+        summary: One line for tables.
+        script: The file that becomes `inference.py`; None: the reference application with the demo's weights.
+        inputs: Makes the bodies, which are sent in turn.
+        content_type: Of the bodies.
+        accept: What is asked for.
+        exact: Whether answers must equal the serial reference's byte for byte; else as `answers.same_picture` allows.
+        concurrency: Requests in flight where nothing else is asked for; of a simulation, per device.
+        settings: Settings of the container that belong to the workload.
+        simulation: The simulated devices.
+    """
+
+    name: str
+    summary: str
+    script: Path | None
+    inputs: Callable[[], list[bytes]]
+    content_type: str
+    accept: str
+    exact: bool
+    concurrency: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    simulation: Simulation | None = None
+
+
+def _demo_photos() -> list[bytes]:
+    return [path.read_bytes() for path in sorted(_PHOTOS.glob("*.jpg"))]
+
+
+_SIM = Workload(
+    name="sim",
+    summary="two stages of 8 and 12 ms on simulated devices, no batches",
+    script=_SCRIPTS / "sim.py",
+    inputs=partial(photos, 8, (160, 120), 8, 70),
+    content_type="image/jpeg",
+    accept="image/png",
+    exact=True,
+    concurrency=4,
+    settings={"MULTIGPU_DEVICES": "cpu", "MULTIGPU_PREPROCESS": "pool", "MULTIGPU_STAGE_THREADS": "1"},
+    simulation=UNBATCHED,
+)
+
+_ALL = (
+    Workload(
+        name="noop",
+        summary="200 KB in, 10 bytes out, nothing between",
+        script=_SCRIPTS / "noop.py",
+        inputs=partial(noise, 4, 200_000),
+        content_type="application/octet-stream",
+        accept="application/octet-stream",
+        exact=True,
+        concurrency=32,
+    ),
+    Workload(
+        name="tiny",
+        summary="JPEG of a megapixel, 10 ms of model, PNG",
+        script=_SCRIPTS / "tiny.py",
+        inputs=partial(photos, 4, (1152, 864), 8, 88),
+        content_type="image/jpeg",
+        accept="image/png",
+        exact=False,
+        concurrency=16,
+    ),
+    Workload(
+        name="medium",
+        summary="small JPEG, 100 ms of model, PNG",
+        script=_SCRIPTS / "medium.py",
+        inputs=partial(photos, 4, (400, 300), 8, 85),
+        content_type="image/jpeg",
+        accept="image/png",
+        exact=False,
+        concurrency=16,
+    ),
+    Workload(
+        name="matting",
+        summary="the reference application with the demo's weights: a photo becomes a matte",
+        script=None,
+        inputs=_demo_photos,
+        content_type="image/jpeg",
+        accept="image/png",
+        exact=False,
+        concurrency=8,
+    ),
+    _SIM,
+    Workload(
+        name="sim-batched",
+        summary="two stages of 6 + 2·n and 9 + 3·n ms on simulated devices, batches of up to 8",
+        script=_SIM.script,
+        inputs=_SIM.inputs,
+        content_type=_SIM.content_type,
+        accept=_SIM.accept,
+        exact=True,
+        concurrency=16,
+        settings={**_SIM.settings, "MULTIGPU_MAX_BATCH_SIZE": "8"},
+        simulation=BATCHED,
+    ),
+)
+WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
+
+
+def find(name: str) -> Workload:
+    """A workload by its name; `BenchError` where there is none."""
+    try:
+        return WORKLOADS[name]
+    except KeyError:
+        raise BenchError(f"there is no workload {name!r}: there are {', '.join(WORKLOADS)}") from None
