@@ -90,9 +90,13 @@ class Stage:
         number = int(device.partition(":")[2] or 0) % int(setting("DEVICES", 1))
         self._held = Device(number, os.environ.get("SIM_DEVICE_DIR") or tempfile.gettempdir())
 
+    def room(self):
+        """The device: a batch is formed when it is there, of all that has come until then."""
+        return self._held
+
     def __call__(self, items):
         """Turn pictures into as many."""
-        with self._held, lasting(self._base_ms + self._item_ms * len(items)):
+        with lasting(self._base_ms + self._item_ms * len(items)):
             return [self._work(item) for item in items]
 
 

@@ -26,6 +26,8 @@ from multigpu_inference.messages import Message
 # More than this in one packet goes through a memory file. A socket takes at least 200 KB under Linux's default limits.
 MAX_PACKET_BYTES = 128 << 10
 _FRAME, _SPILLED = b"f", b"s"
+_CUT_OFF = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # plain numbers: an enumeration's operators cost a microsecond each
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _DESCRIPTORS_BYTES = socket.CMSG_SPACE(4)  # one descriptor
 # Frames that have been read and not yet taken; the socket is left alone from here on, and its sender waits.
 _READ_AHEAD = 256
@@ -116,7 +118,7 @@ def pack(message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = 
 def _unpack(data: memoryview, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> tuple[Message, list[Any]]:
     """A frame out of a packet; a descriptor that came with it is its last blob."""
     descriptors = [Descriptor(number) for _, _, raw in ancillary for number in array.array("i", raw[: len(raw) // 4 * 4])]
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _CUT_OFF:
         raise FrameError("a packet was cut off")
     try:
         if data[:1] == _SPILLED:
@@ -158,7 +160,7 @@ class _Receiver:
         return _unpack(self._buffer[:length], ancillary, flags)
 
     def _take(self) -> Any:
-        return self._sock.recvmsg_into([self._buffer], _DESCRIPTORS_BYTES, socket.MSG_CMSG_CLOEXEC)
+        return self._sock.recvmsg_into([self._buffer], _DESCRIPTORS_BYTES, _CLOSE_ON_EXEC)
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

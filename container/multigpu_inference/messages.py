@@ -24,8 +24,17 @@ HEARTBEAT_S = 1.0
 NO_WORKER_LEFT = 6  # the engine's exit code where all replicas, or all pool workers, have been given up
 
 
+class _Sent:
+    """Pickles by position: a third of what a frozen dataclass with slots takes by itself, on both sides."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple([getattr(self, name) for name in self.__dataclass_fields__])  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(_Sent):
     """One request, as a front-end worker hands it to the engine; its body is the frame's only blob.
 
     Attributes:
@@ -48,7 +57,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(_Sent):
     """What the client gets; the body is the frame's only blob.
 
     Attributes:
@@ -71,21 +80,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaOpened:
+class ArenaOpened(_Sent):
     """An arena, by the number that messages on this connection will name it; its descriptor comes with this one."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaClosed:
+class ArenaClosed(_Sent):
     """No message on this connection will name this arena again."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Task(_Sent):
     """What a worker is to run: consecutive functions of the user's script.
 
     Attributes:
@@ -111,7 +120,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(_Sent):
     """A task's answer. Blobs as for a task: a body where the last step makes one, else an encoded object.
 
     Attributes:
@@ -131,7 +140,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(_Sent):
     """What a replica worker found in a trial (`trial`): whether the functions may leave it.
 
     The trial's blobs are the answer's body, then the encoded prediction.
@@ -150,7 +159,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(_Sent):
     """A task that raised: the class of the error by name, its text for the client, a line for the log, its status."""
 
     task_id: int
@@ -168,7 +177,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(_Sent):
     """A worker has loaded everything and waits for tasks.
 
     Attributes:
@@ -183,7 +192,7 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(_Sent):
     """A process cannot start; `message` is the one line that says why."""
 
     message: str
@@ -191,7 +200,7 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineReady:
+class EngineReady(_Sent):
     """Every replica has loaded and been warmed: the front end may start.
 
     Attributes:
@@ -206,12 +215,12 @@ class EngineReady:
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(_Sent):
     """The engine's event loop is alive. Sent every `HEARTBEAT_S`, because a process can be there and do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptInfo:
+class ScriptInfo(_Sent):
     """What the probe read from the user's script where no GPU is visible.
 
     Attributes:
@@ -230,7 +239,7 @@ class ScriptInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class CudaReport:
+class CudaReport(_Sent):
     """What torch and the driver say of CUDA.
 
     Attributes:

@@ -39,4 +39,5 @@ class ProcessPool(WorkerGroup):
             startup_timeout_s=settings.startup_timeout_s,
             hang_after_s=hang_after_s,
             keep_spare=True,
+            take_turns=False,
         )

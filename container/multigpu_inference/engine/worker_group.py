@@ -13,6 +13,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from multigpu_inference import log
@@ -44,6 +45,7 @@ class WorkerGroup:
         hang_after_s: float,
         keep_spare: bool = False,
         refuse_when_none: bool = False,
+        take_turns: bool = True,
         prepare: Prepare | None = None,
     ) -> None:
         """Nothing is started yet.
@@ -56,10 +58,11 @@ class WorkerGroup:
             hang_after_s: How long a task may take before its worker is killed.
             keep_spare: Whether one more worker is kept warm to take a dead one's place at once.
             refuse_when_none: Whether tasks are refused while no worker lives; else they wait.
+            take_turns: Whether each worker has its turn; else the one goes first that was busy last.
             prepare: What is done with a ready worker before it gets its first request.
         """
         self._command = command
-        self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none)
+        self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none, take_turns=take_turns)
         self._startup_timeout_s = startup_timeout_s
         self._patience = Patience(startup_timeout_s, hang_after_s)
         self._keep_spare = keep_spare
@@ -149,9 +152,9 @@ class WorkerGroup:
         return worker
 
     def _install(self, slot: int, worker: WorkerProcess) -> None:
-        worker.on_room = self._scheduler.changed
+        worker.on_room = partial(self._scheduler.has_room, slot)
         self._scheduler.workers[slot] = worker
-        self._scheduler.changed()
+        self._scheduler.has_room(slot)
 
     def _start_spare(self) -> None:
         if self._keep_spare and not self._stopping:

@@ -8,7 +8,6 @@ to stay small, and to have nothing in it that can crash.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 from mms.protocol import otf_message_handler
 
 from multigpu_inference import log
+from multigpu_inference.arena import INLINE_BYTES
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import BadRequest, ResponseTooLarge, ServingError, UnsupportedMediaType
 from multigpu_inference.frontend.client import EngineClient
@@ -32,6 +32,8 @@ from multigpu_inference.run_folder import ENGINE_SOCKET, FRONT_END_PARENT_PID, R
 
 # How long after a request's deadline the engine's own 504 is still waited for.
 ENGINE_GRACE_S = 1.0
+# At most as much as travels inline: what is larger must come at once and whole.
+_RECEIVE_BYTES = INLINE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +123,54 @@ def _invocation(request_id: str, content_type: str, headers: Mapping[str, Any], 
     )
 
 
-def _receive_exactly(connection: socket.socket, length: int, engine: EngineClient) -> bytearray | memoryview:
-    """Take the place of `_retrieve_buffer`, which grows a body piece by piece: 6.7 ms of CPU for 5 MB against 0.6.
+class Receiver:
+    """Takes the place of multi-model-server's `_retrieve_buffer`, which asks the kernel for every length and every name.
 
-    A large body is received where the engine's workers will read it.
+    That is some fifty calls a request; and it grows a body piece by piece, 6.7 ms of CPU for 5 MB against 0.6. Here small
+    pieces come out of a buffer (the other side sends nothing ahead of an answer, so nothing of another request can be in it),
+    and a large body is received where the engine's workers will read it.
     """
-    data = engine.body_buffer(length)
-    rest = memoryview(data)
-    while rest:
-        count = connection.recv_into(rest)
-        if count == 0:
-            raise ValueError("Frontend disconnected")  # what the one that it replaces raises: the worker ends
-        rest = rest[count:]
-    return data
+
+    def __init__(self, engine: EngineClient) -> None:
+        """Begin with an empty buffer: in the workers' parent, whose children each have their own from then on."""
+        self._engine = engine
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._begin = self._end = 0  # of what has been received and not been taken
+
+    def __call__(self, connection: socket.socket, length: int) -> bytearray | memoryview:
+        """The next bytes; `ValueError` where the other side closes before, as from the function that this one replaces."""
+        if length > _RECEIVE_BYTES:
+            return self._receive_large(connection, length)
+        if length > self._end - self._begin:
+            self._fill(connection, length)
+        self._begin += length
+        return self._buffer[self._begin - length : self._begin]
+
+    def _fill(self, connection: socket.socket, length: int) -> None:
+        rest = self._buffer[self._begin : self._end]
+        self._buffer[: len(rest)] = rest
+        self._begin, self._end = 0, len(rest)
+        with memoryview(self._buffer) as view:
+            while self._end < length:
+                self._end += _receive_into(connection, view[self._end :])
+
+    def _receive_large(self, connection: socket.socket, length: int) -> bytearray | memoryview:
+        data = self._engine.body_buffer(length)
+        have = self._buffer[self._begin : self._end]
+        self._begin = self._end = 0
+        rest = memoryview(data)
+        rest[: len(have)] = have
+        rest = rest[len(have) :]
+        while rest:
+            rest = rest[_receive_into(connection, rest) :]
+        return data
+
+
+def _receive_into(connection: socket.socket, view: memoryview) -> int:
+    count = connection.recv_into(view)
+    if count == 0:
+        raise ValueError("Frontend disconnected")  # the worker ends
+    return count
 
 
 def load(environ: Mapping[str, str]) -> FrontEndWorker:
@@ -144,7 +181,7 @@ def load(environ: Mapping[str, str]) -> FrontEndWorker:
     logging.getLogger("mms.service").setLevel(logging.WARNING)  # else a line of metrics per request
     os.environ["MMS_DECODE_INPUT_REQUEST"] = "false"  # a part of a form stays bytes, whatever its type
     engine = EngineClient(str(run_dir / ENGINE_SOCKET), ENGINE_GRACE_S)
-    otf_message_handler._retrieve_buffer = functools.partial(_receive_exactly, engine=engine)
+    otf_message_handler._retrieve_buffer = Receiver(engine)
     worker = FrontEndWorker(engine, settings.engine.request_timeout_s, settings.front_end.max_payload_bytes)
     _write_pid(run_dir / FRONT_END_PARENT_PID)
     return worker

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from multigpu_inference.engine.scheduler import RoundRobin, Scheduler
+from multigpu_inference.engine.scheduler import MostRecent, RoundRobin, Scheduler
 from multigpu_inference.errors import Unavailable
 
 
@@ -15,6 +15,7 @@ class FakeWorker:
     """A worker that only counts the places taken on it."""
 
     def __init__(self, scheduler: Scheduler, name: str) -> None:
+        self._slot = int(name) if name.isdigit() else 0
         self.name = name
         self.alive = True
         self.room = 100
@@ -33,11 +34,13 @@ class FakeWorker:
     def release(self) -> None:
         self._held -= 1
         self.alone = False
-        self._scheduler.changed()
+        self._scheduler.has_room(self._slot)
 
 
-def scheduler_of(count: int, room: int = 1, *, refuse_when_none: bool = True) -> tuple[Scheduler, list[FakeWorker]]:
-    scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none)
+def scheduler_of(
+    count: int, room: int = 1, *, refuse_when_none: bool = True, take_turns: bool = True
+) -> tuple[Scheduler, list[FakeWorker]]:
+    scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none, take_turns=take_turns)
     workers = [FakeWorker(scheduler, str(slot)) for slot in range(count)]
     scheduler.workers[:] = cast(Any, workers)
     return scheduler, workers
@@ -87,6 +90,35 @@ def test_where_none_is_free_nobodys_turn_is_over() -> None:
 
 def test_of_no_places_none_is_free() -> None:
     assert RoundRobin(0).take() is None
+
+
+# MostRecent
+
+
+def test_the_place_that_became_free_last_goes_first() -> None:
+    recent = MostRecent(3)
+    assert [recent.take() for _ in range(3)] == [0, 1, 2]
+    for place in (1, 0, 2):
+        recent.freed(place)
+    assert [recent.take() for _ in range(3)] == [2, 0, 1]
+
+
+def test_one_that_is_enough_is_the_only_one_that_works() -> None:
+    recent = MostRecent(5)
+    taken = set()
+    for _ in range(10):
+        place = recent.take()
+        assert place is not None
+        taken.add(place)
+        recent.freed(place)
+    assert taken == {0}
+
+
+def test_a_place_that_is_not_free_is_passed_over_and_not_forgotten() -> None:
+    recent = MostRecent(3)
+    assert recent.take(lambda place: place != 0) == 1
+    assert recent.take(lambda place: False) is None
+    assert {recent.take(lambda place: place != 1) for _ in range(2)} == {0, 2}
 
 
 # Scheduler
@@ -342,11 +374,12 @@ def test_who_gives_up_being_alone_leaves_the_worker_to_others() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("take_turns", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_no_task_waits_while_a_worker_has_room(seed: int) -> None:
+def test_no_task_waits_while_a_worker_has_room(seed: int, take_turns: bool) -> None:
     async def main() -> None:
         chance = random.Random(seed)
-        scheduler, workers = scheduler_of(4, room=2)
+        scheduler, workers = scheduler_of(4, room=2, take_turns=take_turns)
         tasks: list[asyncio.Task[Any]] = []
         for _ in range(300):
             action = chance.choice(("reserve", "reserve", "release", "give up", "die or come back"))

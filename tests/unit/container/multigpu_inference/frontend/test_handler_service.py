@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import multigpu_inference
+from multigpu_inference.arena import INLINE_BYTES
 from multigpu_inference.errors import DeadlineExceeded, Overloaded, ServingError
 from multigpu_inference.frontend import handler_service
 from multigpu_inference.frontend.client import EngineClient
@@ -119,20 +121,47 @@ def test_a_refusal_says_when_to_come_again_only_where_that_helps() -> None:
     assert "retry_after_s" not in json.loads(refusal(DeadlineExceeded(), "id").body)
 
 
-def test_a_body_is_received_whole_and_its_early_end_is_noticed() -> None:
+SIZES = [0, 1, 4, 100, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 3 << 20, 0, 7, 200_000]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_sent_is_received_whole_and_in_order(seed: int) -> None:
+    """As multi-model-server sends it: lengths, names, bodies, one behind the other, in packets as they come."""
+    chance = random.Random(seed)
+    pieces = [os.urandom(size) for size in chance.sample(SIZES, len(SIZES))]
     ours, theirs = socket.socketpair()
     with ours, theirs:
         engine = EngineClient("nowhere", 0.0)
-        body = os.urandom(3 << 20)
-        sender = threading.Thread(target=theirs.sendall, args=(body,))
+        receive = handler_service.Receiver(engine)
+        sender = threading.Thread(target=theirs.sendall, args=(b"".join(pieces),))
         sender.start()
-        assert bytes(handler_service._receive_exactly(ours, len(body), engine)) == body
+        received = []
+        for piece in pieces:
+            received.append(bytes(receive(ours, len(piece))))
+            engine.forget_body()
         sender.join()
-        assert len(handler_service._receive_exactly(ours, 0, engine)) == 0
+        assert received == pieces
+
+
+@pytest.mark.parametrize("length", [3, 100_000])
+def test_an_early_end_is_noticed(length: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        receive = handler_service.Receiver(EngineClient("nowhere", 0.0))
         theirs.sendall(b"ab")
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(ValueError, match="disconnected"):
-            handler_service._receive_exactly(ours, 3, engine)
+            receive(ours, length)
+
+
+def test_small_pieces_cost_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"abc" * 100)
+        receive = handler_service.Receiver(EngineClient("nowhere", 0.0))
+        receive(ours, 3)
+        monkeypatch.setattr(handler_service, "_receive_into", None)  # any further call would fail
+        assert [bytes(receive(ours, 3)) for _ in range(99)] == [b"abc"] * 99
 
 
 def test_loading_says_who_has_loaded_and_asks_no_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
