@@ -40,12 +40,13 @@ class Request:
 
     async def run(self, pool: WorkerGroup, replicas: WorkerGroup, places: FunctionPlaces) -> Blob:
         """Take the request from its body to its answer's; `ServingError` where it cannot be answered."""
-        blobs: Sequence[Blob] = [self.body]
-        if places.before:
-            blobs = await self.step(pool, self.task(places.before), blobs)
-        blobs = await self.step(replicas, self.task(places.on_replica, places), blobs)
-        if places.after:
-            blobs = await self.step(pool, self.task(places.after), blobs, urgent=True)
+        steps, blobs = places.steps, [self.body]
+        if steps.before:
+            blobs = await self.step(pool, self.task(steps.before), blobs)
+        blobs = await self.step(replicas, self.task(steps.on_replica, places), blobs)
+        if steps.after:
+            blobs = await self.step(pool, self.task(steps.after), blobs, urgent=True)
+        places.note(self.spans)
         return blobs[0]
 
     def task(self, steps: tuple[str, ...], places: FunctionPlaces | None = None, *, trial: bool = False) -> Task:

@@ -87,7 +87,7 @@ class Service:
             return request.arena.memory.read(answer), request.content_type
 
     def steps(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        return self.places.before, self.places.on_replica, self.places.after
+        return self.places.steps
 
 
 POOL = ((INPUT_FN,), (PREDICT_FN,), (OUTPUT_FN,))
@@ -112,7 +112,7 @@ def test_both_run_in_the_replica_worker_where_that_is_said() -> None:
 @pytest.mark.parametrize("preprocess", ["auto", "pool", "replica"])
 def test_transform_fn_runs_in_the_replica_worker(preprocess: str) -> None:
     places = FunctionPlaces(preprocess, ScriptInfo(functions=frozenset({"model_fn", TRANSFORM_FN})))
-    assert (places.before, places.on_replica, places.after) == ((), (TRANSFORM_FN,), ())
+    assert places.steps == ((), (TRANSFORM_FN,), ())
     assert not places.use_pool
 
 
