@@ -18,7 +18,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from multigpu_inference.messages import Message
@@ -223,6 +223,7 @@ class FrameStream:
         self._receiver = _Receiver(sock)
         self._loop = asyncio.get_running_loop()
         self._frames = deque[tuple[Message, list[Any]]]()
+        self._deliver: Callable[[Message, list[Any]], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._ended: Exception | None = None
         self._unsent = deque[Packet]()
@@ -259,6 +260,19 @@ class FrameStream:
             self._reading = True
         return frame
 
+    async def deliver(self, take: Callable[[Message, list[Any]], None]) -> None:
+        """Hand every frame to `take` as it comes, and wait for the end, which is raised as `receive` does.
+
+        Cheaper than a loop of `receive`, which wakes a task for each frame. An error of `take` is the end, too.
+        """
+        while self._frames:
+            take(*self._frames.popleft())
+        self._deliver = take
+        try:
+            await self.receive()
+        finally:
+            self._deliver = None
+
     def close(self) -> None:
         """Close at once; what is unsent stays so. Whoever waits for a frame gets `EOFError`."""
         if self._sock.fileno() < 0:
@@ -272,10 +286,14 @@ class FrameStream:
 
     def _on_readable(self) -> None:
         try:
-            self._frames.append(self._receiver.receive())
+            frame = self._receiver.receive()
+            if self._deliver is not None:
+                self._deliver(*frame)
+                return
+            self._frames.append(frame)
         except (BlockingIOError, InterruptedError):
             return
-        except (EOFError, OSError) as error:
+        except Exception as error:
             self._stop_reading(error)
         if len(self._frames) >= _READ_AHEAD and self._reading:
             self._loop.remove_reader(self._sock)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from multigpu_inference import log, process
 from multigpu_inference.arena import Arena
@@ -137,16 +138,17 @@ class Connections:
         """Read requests until the other side has gone, then give up on what it waited for."""
         requests = set[asyncio.Task[None]]()
         arenas = dict[int, RequestArena]()
+
+        def take(message: Invocation | ArenaOpened, blobs: list[Any]) -> None:
+            if isinstance(message, ArenaOpened):
+                arenas[message.number] = RequestArena(Arena(blobs[0].take()))
+                return
+            request = asyncio.create_task(self._answer(stream, message, blobs[0], arenas))
+            requests.add(request)
+            request.add_done_callback(requests.discard)
+
         try:
-            while True:
-                message, blobs = await stream.receive()
-                if isinstance(message, ArenaOpened):
-                    arenas[message.number] = RequestArena(Arena(blobs[0].take()))
-                    continue
-                request = asyncio.create_task(self._answer(stream, message, blobs[0], arenas))
-                requests.add(request)
-                request.add_done_callback(requests.discard)
-                del message, blobs, request
+            await stream.deliver(take)
         except (EOFError, OSError):
             pass
         finally:

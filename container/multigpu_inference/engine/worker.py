@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 from multigpu_inference import log
@@ -67,8 +66,7 @@ def serve(engine: FrameSocket, load: Callable[[], Work], leave: Callable[[int], 
         answer_start_failure(engine, error)
         return
     engine.send(WorkerReady(os.getpid(), (time.perf_counter() - started) * 1e3, work.concurrency))
-    with contextlib.suppress(EOFError, OSError):  # the engine has closed the socket, or is gone
-        _Worker(engine, work, leave).serve()
+    _Worker(engine, work, leave).serve()
 
 
 class _Worker:
@@ -79,28 +77,39 @@ class _Worker:
         self._work = work
         self._leave = leave
         self._arenas: dict[int, Arena] = {}
+        self._receiving = threading.Lock()
         self._sending = threading.Lock()
 
     def serve(self) -> None:
-        if self._work.concurrency == 1:
-            self._take(self._perform)
-            return
-        with ThreadPoolExecutor(self._work.concurrency, "task") as threads:
-            self._take(lambda *arguments: threads.submit(self._perform, *arguments))
+        """Take tasks on this thread, and on as many others as may work at a time, until the engine hangs up."""
+        others = [threading.Thread(target=self._take_all, name=f"task-{i}") for i in range(1, self._work.concurrency)]
+        for thread in others:
+            thread.start()
+        self._take_all()
+        for thread in others:
+            thread.join()
 
-    def _take(self, perform: Callable[[Task, list[Blob], Arena | None], object]) -> None:
-        """Take messages for ever; a task has its arena for as long as it runs, even where that is closed meanwhile."""
-        while True:
-            message, blobs = self._engine.receive()
-            if isinstance(message, ArenaOpened):
-                arena = self._arenas[message.number] = Arena(blobs[0].take())
-                self._work.prepare(arena)
-                del arena
-            elif isinstance(message, ArenaClosed):
-                self._arenas.pop(message.number, None)
-            else:
-                perform(message, blobs, self._arenas.get(message.arena))
-            del message, blobs
+    def _take_all(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._perform(*self._take())
+
+    def _take(self) -> tuple[Task, list[Blob], Arena | None]:
+        """The next task, on the thread that will run it: handing it to another one would cost more than its receipt.
+
+        A task has its arena for as long as it runs, even where that is closed meanwhile.
+        """
+        with self._receiving:
+            while True:
+                message, blobs = self._engine.receive()
+                if isinstance(message, ArenaOpened):
+                    arena = self._arenas[message.number] = Arena(blobs[0].take())
+                    self._work.prepare(arena)
+                    del arena
+                elif isinstance(message, ArenaClosed):
+                    self._arenas.pop(message.number, None)
+                else:
+                    return message, blobs, self._arenas.get(message.arena)
 
     def _perform(self, task: Task, blobs: list[Blob], arena: Arena | None) -> None:
         try:

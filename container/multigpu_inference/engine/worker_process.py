@@ -221,8 +221,7 @@ class WorkerProcess:
 
     async def _read(self) -> None:
         try:
-            while True:
-                self._note(*await self._stream.receive())
+            await self._stream.deliver(self._note)
         except (EOFError, OSError):
             return
         except Exception as error:  # user code has written into the socket: nothing that follows can be trusted

@@ -334,3 +334,43 @@ def test_who_goes_while_frames_wait_for_it_ends_the_stream() -> None:
 
     with no_descriptor_left():
         run(main())
+
+
+def test_frames_are_delivered_as_they_come_those_that_waited_first() -> None:
+    async def main() -> None:
+        left, right = (FrameStream(end) for end in socket_pair())
+        taken = list[int]()
+        left.send(0)
+        left.send(1)
+        await asyncio.sleep(0.01)
+        delivering = asyncio.create_task(right.deliver(lambda message, blobs: taken.append(message)))
+        await asyncio.sleep(0)
+        for number in range(2, 300):
+            left.send(number)
+        while len(taken) < 300:
+            await asyncio.sleep(0)
+        assert taken == list(range(300))
+        left.close()
+        with pytest.raises(EOFError):
+            await delivering
+        right.close()
+
+    run(main())
+
+
+def test_an_error_of_who_takes_frames_is_the_end() -> None:
+    async def main() -> None:
+        left, right = (FrameStream(end) for end in socket_pair())
+
+        def take(message: Any, blobs: list[Any]) -> None:
+            raise KeyError(message)
+
+        delivering = asyncio.create_task(right.deliver(take))
+        await asyncio.sleep(0)
+        left.send("strange")
+        with pytest.raises(KeyError):
+            await delivering
+        left.close()
+        right.close()
+
+    run(main())
