@@ -89,7 +89,7 @@ class Arena:
             if raw.nbytes <= _SMALL_BYTES:  # a pickle beside its tensors; of an empty one there is nothing to map
                 pieces.append(bytes(raw))
                 continue
-            piece = Slice(aligned(offset), raw.nbytes)
+            piece = Slice(_place(offset, raw.nbytes), raw.nbytes)
             self.buffer(*piece)[:] = raw
             pieces.append(piece)
             offset = piece.end
@@ -121,6 +121,15 @@ def aligned(offset: int) -> int:
     return -(-offset // _ALIGNMENT) * _ALIGNMENT
 
 
+def _place(offset: int, length: int) -> int:
+    """Where to put so many bytes behind an offset: not across the end of what is kept.
+
+    Only what is kept is ever pinned (`pinned`), and CUDA refuses to copy from memory that is so in part.
+    """
+    offset = aligned(offset)
+    return KEPT_BYTES if offset < KEPT_BYTES < offset + length else offset
+
+
 def end_of(blobs: Iterable[Blob]) -> int:
     """Where the bytes of blobs end in the arena; 0 where none of them is in it."""
     return max((blob.end for blob in blobs if isinstance(blob, Slice)), default=0)
@@ -146,5 +155,12 @@ class Views:
     def kept(self) -> bool:
         """Whether anything but this object refers to what it reads: a tensor, an array, a view. Ask when the task is done."""
         self.blobs = []
-        # A name of the loop, the list, and the call's own argument.
-        return any(sys.getrefcount(array) > 3 for array in self._arrays)
+        return _most_references(self._arrays) > _OWN_REFERENCES
+
+
+def _most_references(arrays: Sequence[Any]) -> int:
+    return max((sys.getrefcount(array) for array in arrays), default=0)
+
+
+# What counting finds where nothing but the list refers to an array: its own, which differ between versions of Python.
+_OWN_REFERENCES = _most_references([(ctypes.c_char * 1)()])

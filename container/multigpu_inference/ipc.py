@@ -29,8 +29,6 @@ _FRAME, _SPILLED = b"f", b"s"
 _CUT_OFF = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # plain numbers: an enumeration's operators cost a microsecond each
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _DESCRIPTORS_BYTES = socket.CMSG_SPACE(4)  # one descriptor
-# Frames that have been read and not yet taken; the socket is left alone from here on, and its sender waits.
-_READ_AHEAD = 256
 
 
 class Slice(NamedTuple):
@@ -228,7 +226,6 @@ class FrameStream:
         self._ended: Exception | None = None
         self._unsent = deque[Packet]()
         self._loop.add_reader(sock, self._on_readable)
-        self._reading = True
 
     def send(self, message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = None) -> None:
         """Send one frame, at once or as soon as the other side has room; `OSError` where it has gone.
@@ -254,11 +251,7 @@ class FrameStream:
                 await self._waiter
             finally:
                 self._waiter = None
-        frame = self._frames.popleft()
-        if not self._reading and self._ended is None:
-            self._loop.add_reader(self._sock, self._on_readable)
-            self._reading = True
-        return frame
+        return self._frames.popleft()
 
     async def deliver(self, take: Callable[[Message, list[Any]], None]) -> None:
         """Hand every frame to `take` as it comes, and wait for the end, which is raised as `receive` does.
@@ -295,16 +288,12 @@ class FrameStream:
             return
         except Exception as error:
             self._stop_reading(error)
-        if len(self._frames) >= _READ_AHEAD and self._reading:
-            self._loop.remove_reader(self._sock)
-            self._reading = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _stop_reading(self, error: Exception) -> None:
         self._ended = self._ended or error
         self._loop.remove_reader(self._sock)
-        self._reading = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -323,10 +312,11 @@ class FrameStream:
         try:
             while self._unsent and self._try_to_send(self._unsent[0]):
                 self._unsent.popleft()
-        except OSError:  # it has gone, which the reader sees too
+        except OSError as error:  # it has gone, or it cannot be reached any more
             self._unsent.popleft()
             for packet in self._unsent:
                 packet.close()
             self._unsent.clear()
+            self._stop_reading(error)
         if not self._unsent:
             self._loop.remove_writer(self._sock)

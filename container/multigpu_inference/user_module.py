@@ -219,7 +219,7 @@ def as_serving_error(error: BaseException, function: str) -> ServingError:
         answer = error
     elif isinstance(status := getattr(error, "status_code", None), int) and 400 <= status < 600:
         # sagemaker_inference.errors.BaseInferenceToolkitError, or a script's own like it
-        answer = from_status(status, str(getattr(error, "message", error)))
+        answer = from_status(int(status), str(getattr(error, "message", error)))  # an enumeration of the script's, for one
     elif type(error).__name__ == "UnsupportedFormatError":
         answer = UnsupportedMediaType()
     else:

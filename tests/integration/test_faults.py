@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from integration.endpoint import Endpoint
+from integration.endpoint import SERVICES, Endpoint
 from support import wait_until
 
 
@@ -122,12 +122,20 @@ def test_what_cannot_be_replaced_takes_the_container_with_it(new_endpoint: Calla
 
 
 def test_with_one_replica_requests_are_refused_while_it_comes_back(new_endpoint: Callable[..., Endpoint]) -> None:
-    endpoint = new_endpoint(MULTIGPU_NUM_REPLICAS="1").with_script("commands").start().ready()
-    answer = endpoint.invoke({"predict_fn": {"kill": True}})
-    assert answer.status_code == 503
-    assert answer.json()["retry_after_s"] == 5
-    assert answer.headers["Retry-After"] == "5"
-    wait_until(lambda: endpoint.invoke({}).status_code == 200, 10)
+    slow_to_load = (SERVICES / "commands.py").read_text().replace(
+        "def model_fn(model_dir, context):\n", "def model_fn(model_dir, context):\n    time.sleep(2)\n"
+    )  # fmt: skip
+    endpoint = new_endpoint(MULTIGPU_NUM_REPLICAS="1", MULTIGPU_PREPROCESS="pool").with_source(slow_to_load).start().ready()
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        killing = thread.submit(endpoint.invoke, {"predict_fn": {"kill": True}})
+        wait_until(lambda: endpoint.events("worker_died"), 10)
+        refused = endpoint.invoke({})
+        assert refused.status_code == 503
+        assert refused.json()["retry_after_s"] == 5
+        assert refused.headers["Retry-After"] == "5"
+        # It was tried once more on the replica that came back, alone, and is known for what it is.
+        assert killing.result().status_code == 422
+    wait_until(lambda: endpoint.invoke({}).status_code == 200, 20)
 
 
 def test_a_killing_request_costs_the_others_nothing(new_endpoint: Callable[..., Endpoint]) -> None:

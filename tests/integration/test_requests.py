@@ -106,6 +106,8 @@ def test_answers_of_five_megabytes_arrive_whole(endpoint: Endpoint) -> None:
         ('{"output_fn": {"raise": 1}}', "application/json", "*/*", 500, "function_failed"),
         ('{"predict_fn": {"exit": 3}}', "application/json", "*/*", 500, "function_failed"),
         ('{"predict_fn": {"sleep_s": 4.5}}', "application/json", "*/*", 504, "deadline_exceeded"),
+        # What curl sends without a type; multi-model-server takes all that stands before the first "=" for a part's name.
+        ("A" * 100_000 + "==", "application/x-www-form-urlencoded", "*/*", 415, "unsupported_media_type"),
     ],
 )
 def test_every_failure_is_one_line_of_json_with_its_status(

@@ -54,7 +54,9 @@ class FunctionPlaces:
         self.device_paths: frozenset[str] = frozenset()
         self.tensor_paths: frozenset[str] | None = None
         self.unknown = False
-        self._watches = preprocess == "auto"
+        # Not with stages: their replica worker runs several requests at a time, and a function that was found to be safe in a
+        # process that runs one need not be so there.
+        self._watches = preprocess == "auto" and script.stages == 1
         self._can_leave: dict[str, bool] = {}
         self._average_ms: dict[str, float] = {}
         if TRANSFORM_FN in script.functions:
@@ -63,7 +65,7 @@ class FunctionPlaces:
             self.settle(input_in_pool=False, output_in_pool=False)
         else:
             self.settle(input_in_pool=True, output_in_pool=True)
-            self.unknown = self._watches
+            self.unknown = preprocess == "auto"
 
     @property
     def use_pool(self) -> bool:

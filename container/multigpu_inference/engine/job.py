@@ -86,6 +86,11 @@ class Job:
         if self._abandoned:
             self._wait_for_issued()
 
+    def settle_if_open(self, error: BaseException) -> None:
+        """Tell the caller what went wrong, unless it has been told something already."""
+        if not self._over:
+            self.settle(error)
+
     def result(self) -> Any:
         """Wait for the outcome, and on the device for the last stage: the result, or the error raised. Called once."""
         try:

@@ -17,7 +17,7 @@ from multigpu_inference import process
 from multigpu_inference.arena import Arena
 from multigpu_inference.config import Settings
 from multigpu_inference.engine import worker
-from multigpu_inference.engine.pinned import PinnedArenas
+from multigpu_inference.engine.pinned import PinnedArenas, clear_last_error
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.stage import Stage
 from multigpu_inference.engine.trial import run_trial
@@ -54,7 +54,7 @@ def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight
 def _pin() -> Callable[[Arena], None]:
     import torch
 
-    return PinnedArenas(torch.cuda.cudart()).pin
+    return PinnedArenas(torch.cuda.cudart(), clear_last_error).pin
 
 
 def _has_stages(model: Any) -> bool:

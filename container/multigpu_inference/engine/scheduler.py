@@ -100,15 +100,15 @@ class Scheduler:
         Raises:
             Unavailable: where there is no worker and tasks are not to wait for one.
         """
-        if self._refuse_when_none and not self.healthy:
+        # Who is to be alone has cost a worker, perhaps the last one: it waits for the next, so that its outcome is known.
+        if self._refuse_when_none and not alone and not self.healthy:
             raise Unavailable
         if not self.waiting and not alone and (slot := self._turns.take(self._has_room)) is not None:
             return self._take(slot)
         turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         queue = self._alone if alone else self._queues[1 if urgent else 2]
         queue.append(turn)
-        if alone:
-            self.changed()
+        self.changed()  # others may wait for a worker to be emptied, which is no reason for this one to wait
         try:
             return await turn
         except asyncio.CancelledError:
@@ -140,7 +140,7 @@ class Scheduler:
                     turn.set_result(self._take(slot))
 
     def _refuse_all(self) -> None:
-        for queue in self._queues:
+        for queue in self._queues[1:]:
             while queue:
                 turn = queue.popleft()
                 if not turn.done():

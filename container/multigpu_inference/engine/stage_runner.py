@@ -91,9 +91,18 @@ class StageRunner:
         if self._behind is not None:
             self._behind._queue.wait_for_room()
         self._queue.wait_for_batch()
-        with room(self._stage):  # only now the batch is formed, of all that came while another had the device
-            batch = self._queue.take()
-            through = self._run(batch) if batch else []
+        batch: list[Entry[Job]] = []
+        through: list[Job] = []
+        try:
+            with room(self._stage):  # only now the batch is formed, of all that came while another had the device
+                batch = self._queue.take()
+                through = self._run(batch) if batch else []
+        except BaseException as error:  # of the stage's own `room`: this thread must live on, and no item wait for ever
+            log.exception("stage_room_failed", error, stage=self._number)
+            batch = batch or self._queue.take()
+            for entry in batch:
+                if entry.item not in through:
+                    entry.item.settle_if_open(error)
         if self._behind is not None:
             self._behind.hand(through)
         else:

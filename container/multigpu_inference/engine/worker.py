@@ -26,7 +26,8 @@ from multigpu_inference.ipc import Blob, Buffer, FrameSocket
 from multigpu_inference.messages import ArenaClosed, ArenaOpened, Failure, Result, StartFailed, Task, WorkerReady
 from multigpu_inference.user_module import one_line
 
-DEVICE_LOST = 7  # exit code
+DEVICE_LOST, BROKEN = 7, 8  # exit codes
+_HUNG_UP = (BrokenPipeError, ConnectionResetError)
 RunTask: TypeAlias = Callable[[Task, Sequence[Buffer]], tuple[Result, list[Buffer]]]
 
 
@@ -90,9 +91,18 @@ class _Worker:
             thread.join()
 
     def _take_all(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        """Work until the engine hangs up. Anything else that happens to the connection ends the process, which is replaced.
+
+        A worker that went on with a thread less, or without an arena that it was given, would fail requests for ever.
+        """
+        try:
             while True:
                 self._perform(*self._take())
+        except (EOFError, *_HUNG_UP):
+            return
+        except BaseException as error:
+            log.exception("worker_broken", error)
+            self._leave(BROKEN)
 
     def _take(self) -> tuple[Task, list[Blob], Arena | None]:
         """The next task, on the thread that will run it: handing it to another one would cost more than its receipt.
@@ -119,8 +129,9 @@ class _Worker:
                 said = dataclasses.replace(said, keeps_arena=True)
         except BaseException as error:  # a fault of ours: the request fails, the worker does not
             log.exception("task_failed", error, request_id=task.invocation.request_id)
-            said, out = Failure(task.task_id, ServingError.__name__, "", one_line(error)), []
-        with contextlib.suppress(OSError), self._sending:
+            # Nobody knows what of the arena it still refers to.
+            said, out = Failure(task.task_id, ServingError.__name__, "", one_line(error), keeps_arena=True), []
+        with self._sending:
             self._engine.send(said, out)
 
     def _answer(self, task: Task, blobs: Sequence[Buffer], arena: Arena | None) -> tuple[Result | Failure, Sequence[Blob]]:
@@ -130,7 +141,7 @@ class _Worker:
             return result, out if arena is None else arena.write(out, task.arena_used)
         except ArenaFull as error:
             detail = f"what {task.steps[-1]} returned: {error}"
-            return Failure(task.task_id, FunctionFailed.__name__, "", detail), []
+            return Failure(task.task_id, FunctionFailed.__name__, "", detail, keeps_arena=True), []  # it is full
         except ServingError as error:
             return self._failure(task, error), []
 

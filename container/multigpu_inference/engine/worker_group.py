@@ -183,7 +183,7 @@ class WorkerGroup:
         spare, self._spare = self._spare, None
         try:
             worker = await spare
-        except StartupError as error:
+        except (StartupError, OSError) as error:
             log.event("worker_failed_to_start", reason=str(error))
             return None
         finally:
@@ -196,7 +196,7 @@ class WorkerGroup:
             await asyncio.sleep(_pause_s(deaths + failures))
             try:
                 return await self._start_worker(slot)
-            except StartupError as error:
+            except (StartupError, OSError) as error:  # such as too many open files
                 log.event("worker_failed_to_start", slot=slot, reason=str(error), failures=failures + 1)
         return None
 

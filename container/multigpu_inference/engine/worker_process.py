@@ -58,6 +58,7 @@ class _Held(NamedTuple):
     task: Task
     reply: asyncio.Future[Reply]
     arena: RequestArena | None
+    sent: float  # on the loop's clock
 
 
 class WorkerProcess:
@@ -152,7 +153,7 @@ class WorkerProcess:
             raise WorkerLost
         task = dataclasses.replace(task, task_id=next(self._ids), arena=arena.number if arena else 0)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[task.task_id] = _Held(task, reply, arena)
+        self._waiting[task.task_id] = _Held(task, reply, arena, asyncio.get_running_loop().time())
         if self._timer is None:
             self._time_the_oldest()
         try:
@@ -160,7 +161,9 @@ class WorkerProcess:
                 arena.open_for(self._stream)
             self._stream.send(task, blobs)
         except OSError:
-            self._close()
+            # It has gone, or it cannot be reached, which comes to the same: what it still says is heard, then all is told.
+            self._alive = False
+            self.kill()
         try:
             return await reply
         except (asyncio.CancelledError, WorkerDied):
@@ -193,12 +196,14 @@ class WorkerProcess:
         process.kill_group(self._child.pid)
 
     def _time_the_oldest(self) -> None:
-        """Give the task that is worked on its time, from now."""
+        """Give the oldest task its time: from now where it begins only now, from when it came where others go on beside it."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         if self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._hung)
+            loop = asyncio.get_running_loop()
+            begins = loop.time() if self._concurrency == 1 else next(iter(self._waiting.values())).sent
+            self._timer = loop.call_at(begins + self._limit_s, self._hung)
 
     def _hung(self) -> None:
         task = next(iter(self._waiting.values())).task
@@ -229,7 +234,7 @@ class WorkerProcess:
 
     def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
         """Hand an answer to who waits for it."""
-        _, reply, arena = self._waiting.pop(message.task_id)
+        _, reply, arena, _ = self._waiting.pop(message.task_id)
         self._alone = self._alone and bool(self._waiting)
         self._limit_s = self._patience.task_s
         self._time_the_oldest()

@@ -56,6 +56,16 @@ def test_bytes_stand_behind_those_before_and_begin_at_a_cache_line() -> None:
     assert end_of(second) == places[-1].end
 
 
+def test_nothing_lies_across_the_end_of_what_may_be_pinned() -> None:
+    arena = Arena.create()
+    for begin in (KEPT_BYTES - 200_000, KEPT_BYTES - 64, KEPT_BYTES - len(LARGE), KEPT_BYTES, KEPT_BYTES + 64):
+        (piece,) = arena.write([LARGE], begin)
+        assert isinstance(piece, Slice)
+        assert piece.end <= KEPT_BYTES or piece.offset >= KEPT_BYTES
+        assert piece.offset >= begin
+        assert arena.read(piece) == LARGE
+
+
 def test_the_file_grows_and_others_see_it() -> None:
     arena = Arena.create()
     theirs = other_process(arena)
@@ -88,9 +98,11 @@ def test_reading_what_nobody_wrote_is_an_error() -> None:
 
 def test_a_large_requests_memory_goes_back_and_a_small_ones_stays() -> None:
     arena = Arena.create()
-    (piece,) = arena.write([bytes(KEPT_BYTES + (5 << 20))], 0)
+    body = bytes(KEPT_BYTES + (5 << 20))
+    arena.buffer(0, len(body))[:] = body  # received where it begins
+    pieces = arena.write([LARGE], len(body))
     assert memory_bytes(arena) > KEPT_BYTES
-    arena.release(end_of([piece]))
+    arena.release(end_of(pieces))
     assert memory_bytes(arena) == KEPT_BYTES
     arena.release(1000)
     assert memory_bytes(arena) == KEPT_BYTES

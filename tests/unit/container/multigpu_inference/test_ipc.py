@@ -248,23 +248,6 @@ def test_a_stream_that_is_closed_with_frames_unsent_leaves_no_descriptor() -> No
         run(main())
 
 
-def test_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ipc, "_READ_AHEAD", 3)
-
-    async def main() -> None:
-        left, right = (FrameStream(end) for end in socket_pair())
-        for number in range(20):
-            left.send(number)
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert len(right._frames) == 3
-        assert [(await right.receive())[0] for _ in range(20)] == list(range(20))
-        left.close()
-        right.close()
-
-    run(main())
-
-
 def test_who_gives_up_waiting_loses_no_frame() -> None:
     async def main() -> None:
         left, right = (FrameStream(end) for end in socket_pair())
@@ -328,7 +311,7 @@ def test_who_goes_while_frames_wait_for_it_ends_the_stream() -> None:
         for _ in range(100):
             left.send("spilled", [bytes(1 << 20)])
         right.close()
-        with pytest.raises(EOFError):
+        with pytest.raises((EOFError, OSError)):
             await left.receive()
         left.close()
 

@@ -145,3 +145,11 @@ def test_a_move_is_said_once_with_its_reason(capfd: pytest.CaptureFixture[str]) 
         ("function_moved", INPUT_FN, "replica")
     ]
     assert "ms on average" in said[0]["because"]
+
+
+def test_with_stages_nothing_moves_to_where_requests_run_side_by_side() -> None:
+    places = FunctionPlaces("auto", ScriptInfo(stages=2, functions=THREE.functions))
+    places.settle(input_in_pool=True, output_in_pool=True)
+    for _ in range(500):
+        places.note(spans(0.0, 0.0))
+    assert in_pool(places) == (True, True)

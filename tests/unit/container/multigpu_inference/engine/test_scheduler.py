@@ -359,6 +359,36 @@ def test_where_none_is_empty_the_emptiest_is_given_nothing_until_it_is() -> None
     run(main())
 
 
+def test_while_a_worker_is_emptied_the_others_take_what_comes() -> None:
+    async def main() -> None:
+        scheduler, _ = scheduler_of(2, room=3)
+        for _ in range(4):
+            await scheduler.reserve()
+        alone = await waiting(scheduler, alone=True)
+        other = await waiting(scheduler)
+        assert not alone.done()
+        assert (await other).in_flight == 3
+        alone.cancel()
+
+    run(main())
+
+
+def test_who_is_to_be_alone_waits_for_a_worker_where_others_are_refused() -> None:
+    async def main() -> None:
+        scheduler, (worker,) = scheduler_of(1)
+        worker.alive = False
+        alone = await waiting(scheduler, alone=True)
+        with pytest.raises(Unavailable):
+            await scheduler.reserve()
+        scheduler.changed()
+        assert not alone.done()
+        worker.alive = True
+        scheduler.has_room(0)
+        assert (await alone).name == "0"
+
+    run(main())
+
+
 def test_who_gives_up_being_alone_leaves_the_worker_to_others() -> None:
     async def main() -> None:
         scheduler, workers = scheduler_of(1, room=2)

@@ -291,3 +291,51 @@ def test_a_stage_does_not_run_far_ahead_of_the_next() -> None:
     go_on.set()
     assert [job.result() for job in jobs] == list(range(8))
     first.close()
+
+
+# What a stage holds while it works
+
+
+class Door:
+    """Raises where it is told to: on the way in, or out."""
+
+    def __init__(self, entering: BaseException | None = None, leaving: BaseException | None = None) -> None:
+        self._entering, self._leaving = entering, leaving
+
+    def __enter__(self) -> None:
+        error, self._entering = self._entering, None
+        if error is not None:
+            raise error
+
+    def __exit__(self, *_: Any) -> None:
+        error, self._leaving = self._leaving, None
+        if error is not None:
+            raise error
+
+
+def with_door(door: Door) -> StageRunner:
+    stage = BatchStage(lambda items: items)
+    stage.room = lambda: door  # type: ignore[attr-defined]
+    runner = StageRunner(stage, 1, 8, 0.0, None)
+    runner.start()
+    return runner
+
+
+def test_an_error_on_the_way_in_fails_who_waits_and_not_the_thread() -> None:
+    runner = with_door(Door(entering=PermissionError("no lock")))
+    first, second = Job(1), Job(2)
+    runner.hand([first])
+    with pytest.raises(PermissionError, match="no lock"):
+        first.result()
+    runner.hand([second])
+    assert second.result() == 2
+    runner.close()
+
+
+def test_an_error_on_the_way_out_loses_no_result() -> None:
+    runner = with_door(Door(leaving=PermissionError("no lock")))
+    for number in (1, 2):
+        job = Job(number)
+        runner.hand([job])
+        assert job.result() == number
+    runner.close()

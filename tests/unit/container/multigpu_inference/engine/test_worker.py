@@ -128,7 +128,7 @@ def test_a_fault_of_ours_is_an_internal_error_and_the_worker_lives() -> None:
 
     with serving(run) as engine:
         engine.send(task())
-        assert engine.receive()[0] == Failure(7, ServingError.__name__, "", "RuntimeError: ours")
+        assert engine.receive()[0] == Failure(7, ServingError.__name__, "", "RuntimeError: ours", keeps_arena=True)
         engine.send(task())
         assert engine.receive() == (Result(7), [])
 
@@ -234,6 +234,23 @@ def test_a_slice_of_an_arena_that_is_not_there_fails_its_task_only() -> None:
         assert engine.receive()[0].kind == ServingError.__name__
         engine.send(task())
         assert engine.receive()[0] == Result(7)
+
+
+def test_a_connection_that_is_broken_ends_the_process_which_would_fail_requests_for_ever() -> None:
+    left = list[int]()
+    with serving(lambda given, blobs: (Result(given.task_id), []), concurrency=2, left=left) as engine:
+        engine._sock.send(b"no frame")
+        wait_until(lambda: left, 10)
+    assert left[0] == worker.BROKEN
+
+
+def test_where_a_fault_of_ours_comes_between_the_arena_is_not_used_again() -> None:
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        raise RuntimeError("ours")
+
+    with serving(run) as engine:
+        engine.send(in_arena(), with_arena(engine).write([LARGE], 0))
+        assert engine.receive()[0].keeps_arena
 
 
 # Several tasks at a time

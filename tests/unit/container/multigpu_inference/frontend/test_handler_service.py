@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,44 +126,82 @@ def test_a_refusal_says_when_to_come_again_only_where_that_helps() -> None:
 SIZES = [0, 1, 4, 100, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 3 << 20, 0, 7, 200_000]
 
 
+@contextmanager
+def sending(data: bytes) -> Iterator[socket.socket]:
+    """A connection whose other side sends these bytes, as they come, and then closes."""
+    ours, theirs = socket.socketpair()
+
+    def send() -> None:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+
+    with ours, theirs:
+        sender = threading.Thread(target=send)
+        sender.start()
+        yield ours
+        sender.join()
+
+
+def a_receiver() -> tuple[handler_service.Receiver, EngineClient]:
+    engine = EngineClient("nowhere", 0.0)
+    return handler_service.Receiver(engine), engine
+
+
+def framed(*pieces: bytes) -> bytes:
+    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+
+
+END = (-1).to_bytes(4, "big", signed=True)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_sent_is_received_whole_and_in_order(seed: int) -> None:
-    """As multi-model-server sends it: lengths, names, bodies, one behind the other, in packets as they come."""
     chance = random.Random(seed)
     pieces = [os.urandom(size) for size in chance.sample(SIZES, len(SIZES))]
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        engine = EngineClient("nowhere", 0.0)
-        receive = handler_service.Receiver(engine)
-        sender = threading.Thread(target=theirs.sendall, args=(b"".join(pieces),))
-        sender.start()
-        received = []
-        for piece in pieces:
-            received.append(bytes(receive(ours, len(piece))))
+    receiver, _ = a_receiver()
+    with sending(b"".join(pieces)) as connection:
+        assert [receiver.receive(connection, len(piece)) for piece in pieces] == pieces
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_come_whole_and_a_large_body_in_the_arena(seed: int) -> None:
+    chance = random.Random(seed)
+    bodies = [os.urandom(size) for size in chance.sample(SIZES, len(SIZES))]
+    receiver, engine = a_receiver()
+    with sending(b"".join(framed(b"body", b"image/png", body) for body in bodies) + END) as connection:
+        for body in bodies:
+            part = receiver.receive_part(connection)
+            assert part is not None
+            assert (part["name"], part["contentType"], bytes(part["value"])) == ("body", "image/png", body)
+            assert isinstance(part["value"], memoryview) is (len(body) > INLINE_BYTES)
             engine.forget_body()
-        sender.join()
-        assert received == pieces
+        assert receiver.receive_part(connection) is None
+
+
+@pytest.mark.parametrize("name", [b"x" * 100_000, b"\xff\xfe", b""])
+def test_what_a_client_calls_a_part_costs_no_worker(name: bytes) -> None:
+    """A body sent as a URL-encoded form has everything before its first `=` for a name."""
+    receiver, _ = a_receiver()
+    with sending(framed(name, b"text/plain", b"value")) as connection:
+        part = receiver.receive_part(connection)
+    assert part == {"name": name.decode("utf-8", "replace"), "contentType": "text/plain", "value": b"value"}
 
 
 @pytest.mark.parametrize("length", [3, 100_000])
 def test_an_early_end_is_noticed(length: int) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        receive = handler_service.Receiver(EngineClient("nowhere", 0.0))
-        theirs.sendall(b"ab")
-        theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(ValueError, match="disconnected"):
-            receive(ours, length)
+    receiver, _ = a_receiver()
+    with sending(b"ab") as connection, pytest.raises(ValueError, match="disconnected"):
+        receiver.receive(connection, length)
 
 
 def test_small_pieces_cost_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, _ = a_receiver()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"abc" * 100)
-        receive = handler_service.Receiver(EngineClient("nowhere", 0.0))
-        receive(ours, 3)
+        receiver.receive(ours, 3)
         monkeypatch.setattr(handler_service, "_receive_into", None)  # any further call would fail
-        assert [bytes(receive(ours, 3)) for _ in range(99)] == [b"abc"] * 99
+        assert [receiver.receive(ours, 3) for _ in range(99)] == [b"abc"] * 99
 
 
 def test_loading_says_who_has_loaded_and_asks_no_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
