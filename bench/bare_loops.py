@@ -14,7 +14,8 @@ from typing import Any, TextIO
 
 from bench.bench_error import BenchError
 from bench.workload import ROOT, Workload
-from multigpu_inference.engine.process_pool import KEEP_MEMORY, threads
+from multigpu_inference.child_process import KEEP_MEMORY
+from multigpu_inference.engine.process_pool import threads
 
 _LOAD_LIMIT_S = 120.0
 

@@ -58,6 +58,10 @@ class Arena:
         """Its descriptor, to be passed on."""
         return self._descriptor
 
+    def size(self) -> int:
+        """The file's length, in bytes: no more can have been used."""
+        return os.fstat(self._descriptor).st_size
+
     def buffer(self, offset: int, length: int) -> memoryview:
         """A part to write to; the file grows where that is needed.
 
@@ -104,7 +108,7 @@ class Arena:
         """The mapping, at least `size` long: made anew where another process, or this one, has let the file grow."""
         if self._mapping is not None and len(self._mapping) >= size:
             return self._mapping
-        length = os.fstat(self._descriptor).st_size
+        length = self.size()
         if length < size:
             if size > MAX_BYTES:
                 raise ArenaFull(f"{size} bytes for one request are over the limit of {MAX_BYTES}")

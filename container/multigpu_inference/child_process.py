@@ -1,6 +1,7 @@
 """Starting a process of ours: a fresh interpreter with one end of a socket pair, and the first thing that it says.
 
-    supervisor ──spawn──► engine ──spawn──► probes, pool workers, replica workers
+    supervisor ──spawn──► HTTP front end
+               └─spawn──► engine ──spawn──► probes, pool workers, replica workers
 
 Every child is run as `python -m MODULE FD PARENT_PID NAME …` and begins with `process.start_as_child`.
 """
@@ -20,6 +21,9 @@ from multigpu_inference.messages import Message, StartFailed
 
 # How long what an ended process had still said is waited for, and an exit after its socket has closed.
 LAST_WORDS_S = 0.3
+# An image's buffers are large, and made anew for each request. The C library would give each back to the kernel and have it
+# faulted in again, page by page: some 900 faults an image. (It takes no threshold above 32 MB.)
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_TOP_PAD_": "67108864"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,23 @@ MAX_FRONT_END_WORKERS = 120
 # Multi-model-server takes no port from 32767 on.
 MAX_PORT = 32_766
 
+MMS, HTTP = "mms", "http"
+# Set where the platform gives a container credentials of its own.
+_AWS_CREDENTIALS = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+
 _OWN_NAMES = (
     "MULTIGPU_CHANNELS_LAST",
+    "MULTIGPU_CLOUDWATCH",
     "MULTIGPU_COMPILE",
     "MULTIGPU_CUDA_GRAPHS",
     "MULTIGPU_DEVICES",
     "MULTIGPU_DTYPE",
+    "MULTIGPU_ENDPOINT_NAME",
+    "MULTIGPU_FRONT_END",
     "MULTIGPU_MAX_BATCH_DELAY_MS",
     "MULTIGPU_MAX_BATCH_SIZE",
     "MULTIGPU_MAX_QUEUE_SIZE",
+    "MULTIGPU_MIN_REPLICAS",
     "MULTIGPU_NUM_REPLICAS",
     "MULTIGPU_PLACEMENT",
     "MULTIGPU_PREPROCESS",
@@ -74,12 +82,15 @@ class FrontEndSettings:
     """The HTTP side.
 
     Attributes:
+        kind: `MULTIGPU_FRONT_END`: mms (multi-model-server), http.
         port: `SAGEMAKER_BIND_TO_PORT`, 8080.
-        workers: `SAGEMAKER_MODEL_SERVER_WORKERS`: here the number of requests in flight; None: as many as are of use.
+        workers: `SAGEMAKER_MODEL_SERVER_WORKERS`: here the number of requests in flight; None: as many as are of use. The HTTP
+            front end has none.
         max_payload_bytes: `SAGEMAKER_MAX_PAYLOAD_IN_MB`, 25: limit of a request's body and of an answer's.
-        vmargs: `SAGEMAKER_MODEL_SERVER_VMARGS`: the JVM's flags.
+        vmargs: `SAGEMAKER_MODEL_SERVER_VMARGS`: the JVM's flags, where there is one.
     """
 
+    kind: str
     port: int
     workers: int | None
     max_payload_bytes: int
@@ -93,6 +104,7 @@ class EngineSettings:
     Attributes:
         devices: `MULTIGPU_DEVICES`: auto, cuda (stop where no GPU can be used), cpu (on purpose).
         num_replicas: `MULTIGPU_NUM_REPLICAS`: default one per visible GPU, on the CPU one.
+        min_replicas: `MULTIGPU_MIN_REPLICAS`: 1: with fewer healthy ones the HTTP front end's /ping says 503.
         placement: `MULTIGPU_PLACEMENT`: ring, same, or a list such as `cuda:0,cuda:2;cuda:1,cuda:3`.
         preprocess: `MULTIGPU_PREPROCESS`: where input_fn and output_fn run: auto (find out), pool, replica.
         preprocess_workers: `MULTIGPU_PREPROCESS_WORKERS`: processes of the pool.
@@ -107,6 +119,7 @@ class EngineSettings:
 
     devices: str
     num_replicas: int | None
+    min_replicas: int
     placement: str
     preprocess: str
     preprocess_workers: int | None
@@ -137,6 +150,22 @@ class AccelerationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is told of the work, beside the log and `/metrics`.
+
+    Attributes:
+        cloudwatch: `MULTIGPU_CLOUDWATCH`: whether metrics in CloudWatch's embedded format are logged, once a minute; auto:
+            where the platform hands out AWS credentials to a container, as SageMaker does.
+        endpoint_name: `MULTIGPU_ENDPOINT_NAME`: a dimension of those metrics; SageMaker does not tell it to the container.
+        otlp_endpoint: `OTEL_EXPORTER_OTLP_ENDPOINT` (or its form for traces alone): where spans go; None: nowhere.
+    """
+
+    cloudwatch: bool
+    endpoint_name: str
+    otlp_endpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the container can be told."""
 
@@ -144,6 +173,7 @@ class Settings:
     front_end: FrontEndSettings
     engine: EngineSettings
     acceleration: AccelerationSettings
+    telemetry: TelemetrySettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -159,6 +189,7 @@ class Settings:
                 default_accept=read.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "") or None,
             ),
             front_end=FrontEndSettings(
+                kind=read.choice("MULTIGPU_FRONT_END", MMS, (MMS, HTTP)),
                 port=read.integer("SAGEMAKER_BIND_TO_PORT", 8080, 1, MAX_PORT),
                 workers=read.optional_integer("SAGEMAKER_MODEL_SERVER_WORKERS", 1, MAX_FRONT_END_WORKERS),
                 max_payload_bytes=read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 25, 1, 1000) << 20,
@@ -169,6 +200,7 @@ class Settings:
             engine=EngineSettings(
                 devices=read.choice("MULTIGPU_DEVICES", "auto", ("auto", "cuda", "cpu")),
                 num_replicas=read.optional_integer("MULTIGPU_NUM_REPLICAS", 1, 256),
+                min_replicas=read.integer("MULTIGPU_MIN_REPLICAS", 1, 1, 256),
                 placement=read.text("MULTIGPU_PLACEMENT", "ring"),
                 preprocess=read.choice("MULTIGPU_PREPROCESS", "auto", ("auto", "pool", "replica")),
                 preprocess_workers=read.optional_integer("MULTIGPU_PREPROCESS_WORKERS", 1, 1024),
@@ -185,6 +217,12 @@ class Settings:
                 channels_last=read.switch("MULTIGPU_CHANNELS_LAST", None),
                 cuda_graphs=bool(read.switch("MULTIGPU_CUDA_GRAPHS", False)),
                 compile=bool(read.switch("MULTIGPU_COMPILE", False)),
+            ),
+            telemetry=TelemetrySettings(
+                cloudwatch=_cloudwatch(read, environ),
+                endpoint_name=read.text("MULTIGPU_ENDPOINT_NAME", ""),
+                otlp_endpoint=read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", read.text("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+                or None,
             ),
         )
 
@@ -231,6 +269,11 @@ class _Reader:
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         value = self.optional_integer(name, low, high)
         return default if value is None else value
+
+
+def _cloudwatch(read: _Reader, environ: Mapping[str, str]) -> bool:
+    chosen = read.choice("MULTIGPU_CLOUDWATCH", "auto", ("auto", "0", "1"))
+    return chosen == "1" or (chosen == "auto" and _AWS_CREDENTIALS in environ)
 
 
 def _program(read: _Reader) -> str:

@@ -90,6 +90,22 @@ class Unprocessable(ServingError):
     default_message = "the request stopped a worker process twice and is not tried again"
 
 
+class RequestTimeout(ServingError):
+    """408: the client did not send its request in time."""
+
+    status = 408
+    code = "request_timeout"
+    default_message = "the request did not come in time"
+
+
+class ClientGone(ServingError):
+    """499, which nobody receives, only the log and the metrics: the client has closed its connection. The number is nginx's."""
+
+    status = 499
+    code = "client_gone"
+    default_message = "the client has gone"
+
+
 class FunctionFailed(ServingError):
     """500: a function of the user's script raised. The trace is in the log."""
 
@@ -198,7 +214,7 @@ def _tree(root: type[ServingError]) -> dict[str, type[ServingError]]:
 
 
 _WITH_CLASS: tuple[type[ServingError], ...] = (
-    *(BadRequest, NotAcceptable, PayloadTooLarge, UnsupportedMediaType, Unprocessable),
+    *(BadRequest, NotAcceptable, RequestTimeout, PayloadTooLarge, UnsupportedMediaType, Unprocessable),
     *(FunctionFailed, Unavailable, DeadlineExceeded),
 )
 _BY_STATUS = {cls.status: cls for cls in _WITH_CLASS}

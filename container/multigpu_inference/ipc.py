@@ -25,6 +25,7 @@ from multigpu_inference.messages import Message
 
 # More than this in one packet goes through a memory file. A socket takes at least 200 KB under Linux's default limits.
 MAX_PACKET_BYTES = 128 << 10
+_FLUSH_LOOK_S = 0.005
 _FRAME, _SPILLED = b"f", b"s"
 _CUT_OFF = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # plain numbers: an enumeration's operators cost a microsecond each
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -265,6 +266,11 @@ class FrameStream:
             await self.receive()
         finally:
             self._deliver = None
+
+    async def flush(self) -> None:
+        """Wait until everything has been sent, or the other side has gone."""
+        while self._unsent and self._ended is None:
+            await asyncio.sleep(_FLUSH_LOOK_S)
 
     def close(self) -> None:
         """Close at once; what is unsent stays so. Whoever waits for a frame gets `EOFError`."""

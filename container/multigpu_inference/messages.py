@@ -1,9 +1,11 @@
-"""What crosses a process boundary: plain frozen dataclasses of standard types, and nothing else.
+"""What crosses a process boundary: plain dataclasses of standard types, and nothing else.
 
     front-end worker ──Invocation, body──► engine ──Task, blobs──► pool worker, replica worker
                      ◄─Answer, body────────        ◄─Result, blobs─ (or Failure)
                      ──ArenaOpened────────►        ──ArenaOpened, ArenaClosed──►
+    HTTP front end ──Watch, Cancellation, Refusal, Scrape──► engine ──Health …, Exposition──► HTTP front end
     worker ──WorkerReady | StartFailed──► engine ──EngineReady, Heartbeat … | StartFailed──► supervisor
+    HTTP front end ──Listening, EngineReached, Heartbeat … | StartFailed──► supervisor
 
 Bytes (bodies, pickled objects, their tensors) travel beside a message as blobs, in its packet or in the request's arena
 (`arena`); the engine passes them on unopened.
@@ -12,8 +14,9 @@ Times are seconds of the monotonic clock, which on Linux is one clock for all pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from multigpu_inference import errors
@@ -30,19 +33,32 @@ class _Sent:
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple([getattr(self, name) for name in self.__dataclass_fields__])  # type: ignore[attr-defined]
+        return type(self), (_readers.get(type(self)) or _reader(type(self)))(self)
 
 
-@dataclass(frozen=True, slots=True)
+def _reader(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads all fields of a class of message at once, in their order; made once for each."""
+    names = tuple(kind.__dataclass_fields__)
+    several = attrgetter(*names) if len(names) > 1 else None
+    _readers[kind] = several or (lambda message: tuple(getattr(message, name) for name in names))
+    return _readers[kind]
+
+
+_readers: dict[Any, Callable[[Any], tuple[Any, ...]]] = {}
+
+
+@dataclass(slots=True)
 class Invocation(_Sent):
-    """One request, as a front-end worker hands it to the engine; its body is the frame's only blob.
+    """One request, as a front end hands it to the engine; its body is the frame's only blob.
+
+    What is known only on its way (`accept` where the client leaves it open, `arena`) is filled in there.
 
     Attributes:
-        request_id: Made by the front-end worker; in the log and in the answer.
+        request_id: Made by the front end; in the log and in the answer.
         content_type: As the client sent it, "" where it sent none.
         accept: As the client sent it, "" where it sent none.
         headers: The request's headers, names in lower case.
-        arrived: When the front-end worker took it.
+        arrived: When the front end took it.
         deadline: When its time is over, absolute.
         arena: The connection's arena that is this request's until its answer.
     """
@@ -94,8 +110,78 @@ class ArenaClosed(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
+class Cancellation(_Sent):
+    """The client of a request has gone: it is to cost nothing more. Its answer is still sent, so that its arena is known."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(_Sent):
+    """A request that the front end has refused by itself, to be counted with the others.
+
+    Attributes:
+        status: HTTP status.
+        code: The error's.
+    """
+
+    status: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalsOpened(_Sent):
+    """The page in which the engine marks a worker's tasks that nobody waits for any more; its descriptor comes with this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(_Sent):
+    """Whoever sends this is told the engine's `Health` at once, at every change, and every `HEARTBEAT_S`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health(_Sent):
+    """How the engine is.
+
+    Attributes:
+        state: `healthy`, `below_minimum` or `draining`.
+        healthy_replicas: Replicas that can take requests.
+        num_replicas: How many there are to be.
+        max_in_flight: Requests that the engine holds at most, those included that wait to be admitted.
+    """
+
+    state: str
+    healthy_replicas: int
+    num_replicas: int
+    max_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape(_Sent):
+    """The metrics are wanted, in an `Exposition` of this number.
+
+    Attributes:
+        number: The scrape's.
+        for_people: Whether as the few figures that people look at, with advice, in JSON; else all, in Prometheus' text format.
+    """
+
+    number: int
+    for_people: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition(_Sent):
+    """The metrics, asked for by the scrape of this number; their text is the only blob, of this content type."""
+
+    number: int
+    content_type: str
+
+
+@dataclass(slots=True)
 class Task(_Sent):
     """What a worker is to run: consecutive functions of the user's script.
+
+    Whoever hands it on fills in what only it knows: `arena_used`, then `task_id`, `arena` and `slot`.
 
     Attributes:
         task_id: Unique within the engine; a worker's answer repeats it.
@@ -107,6 +193,7 @@ class Task(_Sent):
         trial: Whether this is the run that finds out where `input_fn` and `output_fn` can run (`trial`).
         arena: The request's arena, by the engine's number.
         arena_used: Where free bytes begin in it: the worker's own stand behind.
+        slot: Of the worker's page of withdrawals (`engine.interest`).
     """
 
     task_id: int
@@ -117,6 +204,7 @@ class Task(_Sent):
     trial: bool = False
     arena: int = 0
     arena_used: int = 0
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +289,7 @@ class StartFailed(_Sent):
 
 @dataclass(frozen=True, slots=True)
 class EngineReady(_Sent):
-    """Every replica has loaded and been warmed: the front end may start.
+    """Every replica has loaded and been warmed: multi-model-server may start.
 
     Attributes:
         num_replicas: Healthy replicas.
@@ -216,7 +304,17 @@ class EngineReady(_Sent):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat(_Sent):
-    """The engine's event loop is alive. Sent every `HEARTBEAT_S`, because a process can be there and do nothing."""
+    """The sender's event loop is alive. Sent every `HEARTBEAT_S`, because a process can be there and do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(_Sent):
+    """The HTTP front end answers on its port; until the engine is ready, with 503."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReached(_Sent):
+    """The HTTP front end knows from the engine how it is: requests can be answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from collections.abc import Container, Sequence
 from multigpu_inference import log
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _is_worker = False
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,6 +63,21 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def keep_small_memory(mapped_from: int = 1 << 20, kept: int = 8 << 20) -> None:
+    """Have the C library keep the memory of small buffers, and give that of large ones back at once.
+
+    By itself it does neither for long: a buffer of 256 KB is faulted in anew each time, until the first one of many megabytes
+    has been freed; from then on those stay.
+
+    Args:
+        mapped_from: From how many bytes on a buffer is large.
+        kept: How many bytes may be kept.
+    """
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        _libc.mallopt(_M_MMAP_THRESHOLD, mapped_from)
+        _libc.mallopt(_M_TRIM_THRESHOLD, kept)
 
 
 def is_worker() -> bool:

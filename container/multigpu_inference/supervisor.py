@@ -1,8 +1,10 @@
-"""`serve`: the first process of the container. Starts the engine, then the front end; watches both; drains; stops.
+"""`serve`: the first process of the container. Starts the engine and the front end; watches both; drains; stops.
 
-    requirements ──► engine, every replica loaded and warmed ──► front end ──► ready ──► SIGTERM: drain, stop
+    requirements ──► engine, every replica loaded and warmed ──► multi-model-server ──► ready ──► SIGTERM: drain, stop
+    HTTP front end ──► requirements ──► engine … ──► reached ──► ready ──► …
 
-The front end is started only when the engine can answer, because multi-model-server says "healthy" from its first moment.
+Multi-model-server is started only when the engine can answer, because it says "healthy" from its first moment. The HTTP front
+end is started first: it says that the endpoint is starting.
 Whichever of the two ends by itself takes the container with it, with an exit code of its own, so that SageMaker replaces it;
 so does an engine that is there but is not heard of any more. No model code and no torch run here.
 """
@@ -16,17 +18,22 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from multigpu_inference import log, process
 from multigpu_inference.child_process import Command, first_message, spawn
-from multigpu_inference.config import Settings
+from multigpu_inference.config import HTTP, Settings
 from multigpu_inference.errors import SettingsError, StartupError
 from multigpu_inference.ipc import FrameStream
-from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReady
+from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReached, EngineReady
 from multigpu_inference.requirements import install_requirements
 from multigpu_inference.run_folder import FRONT_END_PARENT_PID, run_folder
 
+_T = TypeVar("_T")
+
+ENGINE, FRONT_END = "engine", "front-end"
 ENGINE_DIED, FRONT_END_DIED = 4, 5  # exit codes; 2 and 3 are `StartupError`'s, 6 is `NO_WORKER_LEFT`
 # How many heartbeats of the engine may fail to come: on a machine with more work than cores, one comes late now and then.
 _SILENT_AFTER_S = 10 * HEARTBEAT_S
@@ -74,12 +81,25 @@ class Supervisor:
 
     async def _serve(self) -> int:
         """Start both; then wait for one of them to end, which it should not: the exit code for that."""
+        try:
+            engine, front_end = await self._start_both()
+            await _unless_ended([engine, front_end], asyncio.Event().wait())
+        except _ChildEnded as ended:
+            return ended.child.exit_code()
+        raise AssertionError("nobody sets that event")
+
+    async def _start_both(self) -> tuple[_Child, _Child]:
+        """Engine and front end, so that requests can be answered; `_ChildEnded` where one ends meanwhile."""
         started = time.monotonic()
-        _refuse_taken_port(self._settings.front_end.port)
-        requirements = self._settings.model.code_dir / "requirements.txt"
-        await install_requirements(requirements, self._run_dir, self._settings.engine.startup_timeout_s)
-        engine, stream, ready = await self._start_engine()
-        front_end = await self._start_front_end(ready)
+        front_end: _Child | None = None
+        if self._settings.front_end.kind == HTTP:
+            front_end = await self._start_http_front_end()
+        else:
+            _refuse_taken_port(self._settings.front_end.port)
+        engine, ready = await _unless_ended([front_end] if front_end else [], self._start_engine())
+        if front_end is None:
+            front_end = await self._start_model_server(ready)
+        await _unless_ended([engine, front_end], _within(_FRONT_END_START_S, front_end.reached))
         log.event(
             "ready",
             port=self._settings.front_end.port,
@@ -87,31 +107,32 @@ class Supervisor:
             devices=ready.num_devices,
             seconds=round(time.monotonic() - started, 1),
         )
-        ends = [asyncio.create_task(_silence(engine, stream)), asyncio.create_task(front_end.wait())]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
-            stream.close()
-        if not ends[0].done():
-            log.event("process_ended", process="front-end", exit_code=front_end.returncode)
-            return FRONT_END_DIED
-        event = "process_hung" if engine.returncode is None else "process_ended"
-        log.event(event, process="engine", exit_code=engine.returncode)
-        return NO_WORKER_LEFT if engine.returncode == NO_WORKER_LEFT else ENGINE_DIED
+        return engine, front_end
 
-    async def _start_engine(self) -> tuple[asyncio.subprocess.Process, FrameStream, EngineReady]:
+    async def _start_engine(self) -> tuple[_Child, EngineReady]:
+        """Install what the script needs, then start the engine, and wait until it can answer."""
+        timeout_s = self._settings.engine.startup_timeout_s
+        await install_requirements(self._settings.model.code_dir / "requirements.txt", self._run_dir, timeout_s)
         command = Command("engine", "multigpu_inference.engine.server", (str(self._run_dir),))
-        child, stream = await spawn(command)
-        self._children["engine"] = child
+        child, stream = await self._spawn(command)
         # The engine has its own deadline for each worker and says which one was late; this is for the engine itself.
-        deadline = asyncio.get_running_loop().time() + 2 * self._settings.engine.startup_timeout_s + 10
-        ready = await first_message(command, child, stream, deadline)
+        ready = await first_message(command, child, stream, asyncio.get_running_loop().time() + 2 * timeout_s + 10)
         assert isinstance(ready, EngineReady)
-        return child, stream, ready
+        return _Child(ENGINE, child, stream), ready
 
-    async def _start_front_end(self, ready: EngineReady) -> asyncio.subprocess.Process:
+    async def _start_http_front_end(self) -> _Child:
+        """Start the HTTP front end, and wait until it listens."""
+        command = Command(FRONT_END, "multigpu_inference.frontend.http.server", (str(self._run_dir),))
+        child, stream = await self._spawn(command)
+        await first_message(command, child, stream, asyncio.get_running_loop().time() + _FRONT_END_START_S)
+        return _Child(FRONT_END, child, stream)
+
+    async def _spawn(self, command: Command) -> tuple[asyncio.subprocess.Process, FrameStream]:
+        child, stream = await spawn(command)
+        self._children[command.name] = child
+        return child, stream
+
+    async def _start_model_server(self, ready: EngineReady) -> _Child:
         """Start multi-model-server's launcher, and wait until it listens and its workers' parent has loaded our handler."""
         workers = self._settings.front_end.workers or ready.front_end_workers
         child = await asyncio.create_subprocess_exec(
@@ -120,7 +141,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # its own group, which Java and its workers stay in
         )  # fmt: skip
-        self._children["front-end"] = child
+        self._children[FRONT_END] = child
         deadline = time.monotonic() + _FRONT_END_START_S
         loaded = self._run_dir / FRONT_END_PARENT_PID
         while not (loaded.exists() and _listens(self._settings.front_end.port)):
@@ -129,17 +150,17 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise StartupError(f"the front end did not answer within {_FRONT_END_START_S:g} s")
             await asyncio.sleep(0.1)
-        return child
+        return _Child(FRONT_END, child)
 
     async def _drain(self) -> None:
         """Let the engine finish what it has, then the front end write it out."""
         log.event("stopping")
-        if await self._terminate("engine", _ENGINE_STOP_S):
+        if await self._terminate(ENGINE, _ENGINE_STOP_S) and self._settings.front_end.kind != HTTP:
             await asyncio.sleep(_FLUSH_S)
 
     async def _end_all(self) -> None:
         """End the front end in order, then whatever is left of both by force."""
-        await self._terminate("front-end", _FRONT_END_STOP_S)
+        await self._terminate(FRONT_END, _FRONT_END_STOP_S)
         for child in self._children.values():
             process.kill_group(child.pid)
             await child.wait()
@@ -162,7 +183,7 @@ class Supervisor:
 
     def _on_signal(self) -> None:
         """The first signal begins the drain, a second one reaches the engine as its second: it stops at once."""
-        engine = self._children.get("engine")
+        engine = self._children.get(ENGINE)
         if self._stop.is_set() and engine is not None and engine.returncode is None:
             engine.terminate()
         self._stop.set()
@@ -181,16 +202,77 @@ class Supervisor:
             before = ended
 
 
-async def _silence(engine: asyncio.subprocess.Process, stream: FrameStream) -> None:
-    """Wait until the engine has ended, or is not heard of any more."""
+class _Child:
+    """A process of the container that is up, watched until it ends.
+
+    Attributes:
+        ended: Done when it has ended, or is not heard of any more.
+        reached: Set when it can take requests as far as the engine.
+    """
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, stream: FrameStream | None = None) -> None:
+        """Watch a process; one without a stream says nothing, and can always be reached."""
+        self._name = name
+        self._process = process
+        self._stream = stream
+        self.reached = asyncio.Event()
+        if name == ENGINE or stream is None:
+            self.reached.set()
+        self.ended = asyncio.create_task(self._watch())
+
+    def exit_code(self) -> int:
+        """Say that it has ended; the container's exit code for that."""
+        code = self._process.returncode
+        log.event("process_hung" if code is None else "process_ended", process=self._name, exit_code=code)
+        if self._name == FRONT_END:
+            return FRONT_END_DIED
+        return NO_WORKER_LEFT if code == NO_WORKER_LEFT else ENGINE_DIED
+
+    async def _watch(self) -> None:
+        if self._stream is None:
+            await self._process.wait()
+            return
+        try:
+            while True:
+                async with asyncio.timeout(_SILENT_AFTER_S):
+                    message, _ = await self._stream.receive()
+                if isinstance(message, EngineReached):
+                    self.reached.set()
+        except TimeoutError:
+            return
+        except (EOFError, OSError):
+            await self._process.wait()
+        finally:
+            self._stream.close()
+
+
+async def _within(limit_s: float, reached: asyncio.Event) -> None:
     try:
-        while True:
-            async with asyncio.timeout(_SILENT_AFTER_S):
-                await stream.receive()
+        async with asyncio.timeout(limit_s):
+            await reached.wait()
     except TimeoutError:
-        return
-    except (EOFError, OSError):
-        await engine.wait()
+        raise StartupError(f"the front end did not reach the engine within {limit_s:g} s") from None
+
+
+class _ChildEnded(Exception):
+    """A process that was to stay has ended."""
+
+    def __init__(self, child: _Child) -> None:
+        super().__init__()
+        self.child = child
+
+
+async def _unless_ended(children: Sequence[_Child], work: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for some work, unless one of the processes ends first: `_ChildEnded`."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task, *(child.ended for child in children)], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise _ChildEnded(next(child for child in children if child.ended.done()))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _listens(port: int) -> bool:

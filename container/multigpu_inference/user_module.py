@@ -26,7 +26,7 @@ from multigpu_inference.errors import (
     UnsupportedMediaType,
     from_status,
 )
-from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, ScriptInfo
+from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, Invocation, ScriptInfo
 
 MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
 # Arguments by contract; a function with one more gets the context.
@@ -56,6 +56,12 @@ class Context:
     system_properties: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def of_request(self, invocation: Invocation) -> Context:
+        """The same for one request."""
+        return Context(
+            self.devices, self.replica_id, self.num_replicas, self.system_properties, invocation.request_id, invocation.headers
+        )
 
     def get_request_header(self, idx: int, key: str) -> str | None:
         """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""

@@ -18,6 +18,7 @@ import pytest
 from demo_model import prepare_model
 from endpoint import free_port
 from image.docker_cli import Container, Docker
+from multigpu_inference.config import HTTP, MMS
 
 _numbers = itertools.count()
 
@@ -62,9 +63,16 @@ def start(docker: Docker) -> Iterator[Callable[..., Container]]:
             docker.run("rm", "-f", container.name, check=False)
 
 
+@pytest.fixture(scope="session", params=[MMS, HTTP])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of front end."""
+    value: str = request.param
+    return value
+
+
 @pytest.fixture(scope="session")
-def serving(start: Callable[..., Container], model_dir: Path) -> Container:
+def serving(start: Callable[..., Container], model_dir: Path, kind: str) -> Container:
     """A container that serves the demo's model, mounted read-only, with as little shared memory as SageMaker gives."""
-    container = start("--shm-size", "64m", "-v", f"{model_dir}:/opt/ml/model:ro")
+    container = start("-e", f"MULTIGPU_FRONT_END={kind}", "--shm-size", "64m", "-v", f"{model_dir}:/opt/ml/model:ro")
     container.wait_until_ready()
     return container

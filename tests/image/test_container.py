@@ -48,8 +48,10 @@ def test_the_model_folder_is_read_only(serving: Container) -> None:
     assert "Read-only file system" in done.stderr
 
 
-def test_an_ordinary_user_serves_and_sigterm_ends_it_cleanly(start: Callable[..., Container], model_dir: Path) -> None:
-    container = start("-u", "1000:1000", "-v", f"{model_dir}:/opt/ml/model:ro")
+def test_an_ordinary_user_serves_and_sigterm_ends_it_cleanly(
+    start: Callable[..., Container], model_dir: Path, kind: str
+) -> None:
+    container = start("-e", f"MULTIGPU_FRONT_END={kind}", "-u", "1000:1000", "-v", f"{model_dir}:/opt/ml/model:ro")
     container.wait_until_ready()
     with requests.Session() as session:
         post_photo(session, container.url, photos()[0], "matte", "image/png")

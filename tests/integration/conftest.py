@@ -6,12 +6,21 @@ from pathlib import Path
 import pytest
 
 from integration.endpoint import Endpoint
+from integration.kinds import KINDS
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of front end."""
+    value: str = request.param
+    return value
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def endpoint(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """One container that serves `commands` on two replicas; whoever breaks it for good takes `new_endpoint`."""
-    server = Endpoint(tmp_path_factory.mktemp("endpoint"), MULTIGPU_REQUEST_TIMEOUT_S="4").with_script("commands")
+    folder = tmp_path_factory.mktemp("endpoint")
+    server = Endpoint(folder, MULTIGPU_FRONT_END=kind, MULTIGPU_REQUEST_TIMEOUT_S="4").with_script("commands")
     try:
         yield server.start().ready()
     finally:
@@ -19,12 +28,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def new_endpoint(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
+def new_endpoint(kind: str, tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
     """Makes containers that are not started yet, and ends them."""
     made: list[Endpoint] = []
 
     def make(**environment: str) -> Endpoint:
-        made.append(Endpoint(tmp_path / str(len(made)), **environment))
+        made.append(Endpoint(tmp_path / str(len(made)), **{"MULTIGPU_FRONT_END": kind, **environment}))
         made[-1].folder.mkdir()
         return made[-1]
 

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from integration.endpoint import Endpoint
+from multigpu_inference.config import HTTP
 from support import wait_until
 
 REQUESTS = 2000
-FRONT_END_WORKERS = 8
+FRONT_END_WORKERS = 8  # and as many clients
 _ARENA = "/memfd:multigpu-arena"
 
 
@@ -53,10 +54,13 @@ def all_arenas(endpoint: Endpoint) -> set[int]:
 
 
 def open_files(endpoint: Endpoint) -> dict[str, int]:
-    """Descriptors of the processes that live throughout."""
-    (engine,) = endpoint.processes("multigpu_inference.engine.server")
+    """Descriptors, arenas aside, of the processes that live throughout."""
     assert endpoint.process is not None
-    return {"engine": engine.num_fds(), "supervisor": psutil.Process(endpoint.process.pid).num_fds()}
+    processes = {"supervisor": psutil.Process(endpoint.process.pid)}
+    (processes["engine"],) = endpoint.processes("multigpu_inference.engine.server")
+    if endpoint.environment["MULTIGPU_FRONT_END"] == HTTP:
+        (processes["front end"],) = endpoint.processes("multigpu_inference.frontend.http.server")
+    return {name: process.num_fds() - len(arenas_of(process)) for name, process in processes.items()}
 
 
 @pytest.fixture
@@ -95,16 +99,18 @@ def send(
 
 
 def at_rest(endpoint: Endpoint) -> bool:
-    """Whether all workers are there, a spare perhaps not, and each front-end worker has the one arena that it had."""
+    """Whether all workers are there, the spare too, and no more arenas than requests at a time."""
     pool, replicas = endpoint.processes("engine.pool_worker"), endpoint.processes("engine.replica_worker")
-    return len(pool) >= 2 and len(replicas) == 2 and len(all_arenas(endpoint)) <= FRONT_END_WORKERS
+    return len(pool) == 3 and len(replicas) == 2 and len(all_arenas(endpoint)) <= FRONT_END_WORKERS
 
 
 @pytest.mark.timeout(240)
-def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(endpoint: Endpoint) -> None:
+def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(endpoint: Endpoint, kind: str) -> None:
     assert set(send(endpoint, range(200))) == {200}
-    # Every front-end worker has had the largest body by now, or gets it.
-    wait_until(lambda: send(endpoint, range(FRONT_END_WORKERS * 2), 600_000) and len(all_arenas(endpoint)) == 8, 30)
+    if kind == HTTP:
+        assert set(send(endpoint, range(FRONT_END_WORKERS * 2), 600_000)) == {200}
+    else:  # every front-end worker has had the largest body by now, or gets it
+        wait_until(lambda: send(endpoint, range(FRONT_END_WORKERS * 2), 600_000) and len(all_arenas(endpoint)) == 8, 30)
     wait_until(lambda: at_rest(endpoint), 20)
     before, bytes_before = open_files(endpoint), arena_bytes(endpoint)
 
@@ -124,7 +130,8 @@ def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(
     assert set(send(endpoint, range(FRONT_END_WORKERS * 4), 600_000)) == {200}
     wait_until(lambda: at_rest(endpoint), 30)
     wait_until(lambda: open_files(endpoint) == before, 20)
-    assert arena_bytes(endpoint) <= bytes_before * 1.5
+    most = bytes_before if kind != HTTP else FRONT_END_WORKERS * 4_000_000  # fewer requests may have met before
+    assert arena_bytes(endpoint) <= most * 1.5
     assert set(send(endpoint, range(100))) == {200}
 
 

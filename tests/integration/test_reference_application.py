@@ -1,4 +1,4 @@
-"""The reference application behind the real front end, with the demo's weights on two replicas."""
+"""The reference application behind either front end, with the demo's weights on two replicas."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from demo_model import WEIGHTS
 from integration.endpoint import ROOT, Endpoint
-from make_weights import make_weights
 
 PHOTOS = sorted((ROOT / "demo" / "photos").iterdir())
 
 
 @pytest.fixture(scope="module")
-def matting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    server = Endpoint(tmp_path_factory.mktemp("matting"))
-    server.model_dir.mkdir(parents=True)
-    make_weights(server.model_dir)
+def matting(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    server = Endpoint(tmp_path_factory.mktemp("matting"), MULTIGPU_FRONT_END=kind)
+    shutil.copytree(WEIGHTS, server.model_dir)
     shutil.copytree(ROOT / "code", server.model_dir / "code", ignore=shutil.ignore_patterns("__pycache__"))
     try:
         yield server.start().ready()
@@ -58,8 +57,9 @@ def test_both_replicas_answer_in_turn_and_every_hop_is_timed(matting: Endpoint, 
     found = [dict(pair.split("=", 1) for pair in value.split(";")) for value in values]
     replicas = [attributes["replica"] for attributes in found]
     assert replicas in (["0", "1", "0", "1"], ["1", "0", "1", "0"])
-    hops = ["queue_ms", "preprocess_ms", "stage_1_ms", "stage_2_ms", "postprocess_ms"]
+    hops = ["queue_ms", "preprocess_ms", "copy_ms", "stage_1_ms", "stage_2_ms", "postprocess_ms"]
     assert [list(attributes) for attributes in found] == [["request_id", "replica", *hops]] * 4
+    hops.remove("copy_ms")  # nothing, on the CPU
     assert all(float(attributes[hop]) > 0 for attributes in found for hop in hops)
 
 

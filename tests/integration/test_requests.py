@@ -1,4 +1,4 @@
-"""What a client sees, through the real front end."""
+"""What a client sees, through either front end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import pytest
 
 from integration.endpoint import Endpoint
+from multigpu_inference.config import HTTP
 
 
 def seen(endpoint: Endpoint, commands: dict[str, object]) -> dict[str, dict[str, object]]:
@@ -64,7 +65,7 @@ def test_the_context_has_the_requests_headers_whatever_their_case(endpoint: Endp
 def test_custom_attributes_state_the_replica_and_every_hop(endpoint: Endpoint) -> None:
     answer = endpoint.invoke({"predict_fn": {"sleep_s": 0.1}})
     found = attributes(answer.headers)
-    assert list(found) == ["request_id", "replica", "queue_ms", "preprocess_ms", "predict_ms", "postprocess_ms"]
+    assert list(found) == ["request_id", "replica", "queue_ms", "preprocess_ms", "copy_ms", "predict_ms", "postprocess_ms"]
     assert found["replica"] == str(answer.json()["predict_fn"]["replica"])
     assert found["request_id"] == answer.json()["predict_fn"]["request_id"]
     assert 100 <= float(found["predict_ms"]) < 1000
@@ -151,9 +152,10 @@ def test_the_replica_workers_import_no_front_end_code(endpoint: Endpoint) -> Non
     assert [name for name in modules if name.startswith(foreign)] == []
 
 
-def test_engine_and_front_end_workers_hold_no_torch(endpoint: Endpoint) -> None:
-    processes = [*endpoint.processes("multigpu_inference.engine.server"), *endpoint.processes("model_service_worker")]
-    assert len(processes) > 2
+def test_engine_and_front_end_hold_no_torch(endpoint: Endpoint, kind: str) -> None:
+    front_end = endpoint.processes("frontend.http.server" if kind == HTTP else "model_service_worker")
+    assert len(front_end) >= (1 if kind == HTTP else 2)
+    processes = [*endpoint.processes("multigpu_inference.engine.server"), *front_end]
     for process in processes:
         mapped = {mapping.path for mapping in process.memory_maps()}
         assert not [path for path in mapped if "torch" in path]

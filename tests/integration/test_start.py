@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from integration.endpoint import Endpoint
+from integration.kinds import http_only, mms_only
 from support import wait_until
 
 GOOD = """
@@ -121,12 +122,19 @@ def test_a_model_folder_that_cannot_be_written_to(new_endpoint: Callable[..., En
             folder.chmod(0o755)
 
 
+@mms_only
 def test_fewer_front_end_workers_are_honoured_and_said(new_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = new_endpoint(SAGEMAKER_MODEL_SERVER_WORKERS="1").with_script("commands").start().ready()
     (line,) = endpoint.events("few_front_end_workers")
     assert "at most 1 of 2 devices can be busy" in line["message"]
     parents = {p.pid for p in endpoint.processes("model_service_worker")}
     assert len([p for p in endpoint.processes("model_service_worker") if p.ppid() in parents]) == 1
+
+
+@http_only
+def test_front_end_workers_mean_nothing_where_there_are_none(new_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = new_endpoint(SAGEMAKER_MODEL_SERVER_WORKERS="1").with_script("commands").start().ready()
+    assert not endpoint.events("few_front_end_workers")
 
 
 def test_requirements_are_installed_before_the_engine(new_endpoint: Callable[..., Endpoint]) -> None:

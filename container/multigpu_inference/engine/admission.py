@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,16 +22,26 @@ class Admission:
         """
         self._places = asyncio.Semaphore(limit)
         self._max_queue_size = max_queue_size
-        self._waiting = 0
+        self._waiting: dict[object, float] = {}  # since when, monotonic seconds; in order
         self._inside = 0
-        self._draining = False
+        self.draining = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def in_flight(self) -> int:
         """Requests that are in or wait."""
-        return self._inside + self._waiting
+        return self._inside + len(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def oldest_waiting_since(self) -> float | None:
+        """When the first of those that wait came, in monotonic seconds; None where none waits."""
+        return next(iter(self._waiting.values()), None)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -40,19 +51,20 @@ class Admission:
             Draining: after `drain`.
             Overloaded: where nobody may come in and the queue is full.
         """
-        if self._draining:
+        if self.draining:
             raise Draining
-        if self._places.locked() and self._waiting >= self._max_queue_size:
+        if self._places.locked() and len(self._waiting) >= self._max_queue_size:
             raise Overloaded
-        self._waiting += 1
+        waiter = object()
+        self._waiting[waiter] = time.monotonic()
         self._idle.clear()
         try:
             await self._places.acquire()
         except BaseException:
-            self._waiting -= 1
+            del self._waiting[waiter]
             self._note_idle()
             raise
-        self._waiting -= 1
+        del self._waiting[waiter]
         self._inside += 1
         try:
             yield
@@ -63,7 +75,7 @@ class Admission:
 
     async def drain(self) -> None:
         """Admit nobody from now on, and wait until all are out."""
-        self._draining = True
+        self.draining = True
         await self._idle.wait()
 
     def _note_idle(self) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import time
 
 from multigpu_inference import log
 from multigpu_inference.arena import Arena, end_of
 from multigpu_inference.child_process import Command, ask
-from multigpu_inference.config import Settings
+from multigpu_inference.config import MMS, Settings
 from multigpu_inference.engine.admission import Admission
 from multigpu_inference.engine.capacity import Capacity, available_cores, plan_capacity
 from multigpu_inference.engine.devices import DEVICE_ORDER, cpu_devices, cuda_devices, gpu_is_present
@@ -26,10 +27,23 @@ from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import Request
 from multigpu_inference.engine.request_arena import RequestArena
+from multigpu_inference.engine.telemetry.exposition import CONTENT_TYPE
+from multigpu_inference.engine.telemetry.finished_request import FinishedRequest
+from multigpu_inference.engine.telemetry.snapshot import Snapshot
+from multigpu_inference.engine.telemetry.telemetry import Telemetry
 from multigpu_inference.engine.worker_process import WorkerProcess
-from multigpu_inference.errors import DeadlineExceeded, ServingError, StartupError, Unprocessable, WorkerDied
+from multigpu_inference.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    ResponseTooLarge,
+    ServingError,
+    SettingsError,
+    StartupError,
+    Unprocessable,
+    WorkerDied,
+)
 from multigpu_inference.ipc import Blob, size_of
-from multigpu_inference.messages import STOCK_ORDER, TRANSFORM_FN, Answer, Invocation, ScriptInfo, Task
+from multigpu_inference.messages import STOCK_ORDER, TRANSFORM_FN, Answer, Health, Invocation, Refusal, ScriptInfo, Task
 
 # What the stock toolkit makes for a client that accepts anything.
 _STOCK_ACCEPT = "application/json"
@@ -51,6 +65,9 @@ class Engine:
         self._replicas: Replicas
         self._finder: PlaceFinder
         self._admission: Admission
+        self._telemetry: Telemetry
+        self._telling: asyncio.Task[None] | None = None
+        self._arrived: dict[str, float] = {}  # of requests without an answer: when they came
 
     async def wait_lost(self) -> None:
         """Wait until all replicas, or all pool workers, have been given up: nothing can be answered any more."""
@@ -69,14 +86,20 @@ class Engine:
         self.capacity = plan_capacity(settings, len(gpus), available_cores(), self._script.stages)
         devices = gpus or cpu_devices(self.capacity.num_replicas, self._script.stages)
         self.placement = plan_placement(devices, self._script.stages, self.capacity.num_replicas, settings.placement)
+        if settings.min_replicas > self.capacity.num_replicas:
+            raise SettingsError(
+                f"MULTIGPU_MIN_REPLICAS='{settings.min_replicas}': there are {self.capacity.num_replicas} replicas"
+            )
         self._admission = Admission(self.capacity.admitted, self.capacity.max_queue_size)
         self._places = FunctionPlaces(settings.preprocess, self._script)
         hang_after_s = settings.request_timeout_s + _HANG_GRACE_S
         self._pool = ProcessPool(settings, self.capacity.pool_workers, hang_after_s)
         self._replicas = Replicas(settings, self.capacity, self.placement, hang_after_s, self._warm_up)
         self._finder = PlaceFinder(self._places, self._pool, self._replicas)
+        self._telemetry = Telemetry(self._settings, self.placement, self.snapshot)
         self._log_plan()
         await self._start_workers()
+        self._telling = asyncio.create_task(self._telemetry.run())
 
     async def answer(self, invocation: Invocation, body: Blob, arena: RequestArena) -> tuple[Answer, Blob]:
         """Answer one request, whatever happens to it, by its deadline.
@@ -86,38 +109,51 @@ class Engine:
             body: Its body, inline or in the arena.
             arena: Its own until the answer; then the front end's again, unless it is spoiled.
         """
-        request = Request(self._with_accept(invocation), body, arena)
+        self._arrived[invocation.request_id] = invocation.arrived
+        self._choose_accept(invocation)
+        request = Request(invocation, body, arena)
         error: ServingError | None = None
         answer_body: Blob = b""
         content_type = "application/json"
         try:
             async with asyncio.timeout_at(invocation.deadline), self._admission.place():
                 answer_body = await self._run(request)
+                if size_of(answer_body) > self._settings.front_end.max_payload_bytes:
+                    raise ResponseTooLarge
             content_type = request.content_type
         except TimeoutError:
             error = DeadlineExceeded()
         except ServingError as failed:
             error = failed
+        except asyncio.CancelledError:  # only ever because nobody waits for the answer any more
+            error = ClientGone()
         except Exception as fault:  # a fault of ours must cost one request, not the connection
             log.exception("request_failed", fault, request_id=invocation.request_id)
             error = ServingError()
         if error is not None:
             answer_body = error.body(invocation.request_id)
+        self._arrived.pop(invocation.request_id, None)
         measured = request.measured()
         attributes = {name: str(value) for name, value in measured.items()}
         status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
         answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s, not arena.spoiled, request.used)
+        ended = time.monotonic()
+        code = None if error is None else error.code
+        bytes_in, bytes_out = size_of(body), size_of(answer_body)
+        self._telemetry.finished(
+            FinishedRequest(invocation, status, code, request.replica, request.spans, ended, bytes_in, bytes_out)
+        )
         log.event(
             "request",
             request_id=invocation.request_id,
             inference_id=invocation.headers.get("x-amzn-sagemaker-inference-id"),
             status=answer.status,
-            error=error and error.code,
+            error=code,
             reason=error and (error.detail or error.message),
             content_type=content_type,
-            bytes_in=size_of(body),
-            bytes_out=size_of(answer_body),
-            total_ms=round((time.monotonic() - invocation.arrived) * 1e3, 1),
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            total_ms=round((ended - invocation.arrived) * 1e3, 1),
             spans=request.spans if self._settings.engine.trace else None,
             **measured,
         )
@@ -136,13 +172,48 @@ class Engine:
         except WorkerDied:
             raise Unprocessable from None
 
+    def health(self) -> Health:
+        """How the engine is."""
+        state = "healthy" if self._replicas.healthy >= self._settings.engine.min_replicas else "below_minimum"
+        held = self.capacity.admitted + self.capacity.max_queue_size
+        return Health("draining" if self._admission.draining else state, self._replicas.healthy, len(self.placement), held)
+
+    def snapshot(self) -> Snapshot:
+        """What is so right now, for the metrics."""
+        return Snapshot(
+            health=self.health().state,
+            in_flight=self._admission.in_flight,
+            waiting=self._admission.waiting,
+            oldest_waiting_since=self._admission.oldest_waiting_since,
+            oldest_request_since=next(iter(self._arrived.values()), None),
+            max_in_flight=self.capacity.admitted,
+            max_queue_size=self.capacity.max_queue_size,
+            replicas=self._replicas.states(),
+            pool=self._pool.states(),
+            spares=self._pool.spares,
+            healthy_replicas=self._replicas.healthy,
+        )
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count a request that the front end has refused by itself."""
+        self._telemetry.refused(refusal.status, refusal.code)
+
+    def exposition(self, *, for_people: bool) -> tuple[str, bytes]:
+        """The metrics, content type and text: the figures that people look at as JSON, or all in Prometheus' text format."""
+        if for_people:
+            return "application/json", json.dumps(self._telemetry.summary()).encode() + b"\n"
+        return CONTENT_TYPE, self._telemetry.exposition()
+
     async def drain(self) -> None:
         """Refuse what is new and wait until the last request has its answer."""
         await self._admission.drain()
 
     async def stop(self) -> None:
-        """End all workers."""
-        await asyncio.gather(self._pool.stop(), self._replicas.stop())
+        """End all workers, and tell what is left to tell."""
+        told = [self._telling] if self._telling is not None else []
+        for task in told:
+            task.cancel()
+        await asyncio.gather(self._pool.stop(), self._replicas.stop(), *told, return_exceptions=True)
 
     async def _probe(self, deadline: float) -> tuple[ScriptInfo, tuple[str, ...]]:
         """What the script says of itself, and the GPUs; both in processes of their own, side by side."""
@@ -195,14 +266,14 @@ class Engine:
         body, content_type = self._script.sample
         now = time.monotonic()
         deadline = now + self._settings.engine.startup_timeout_s
-        return self._with_accept(Invocation("sample", content_type, "", {}, now, deadline)), body
+        invocation = Invocation("sample", content_type, "", {}, now, deadline)
+        self._choose_accept(invocation)
+        return invocation, body
 
-    def _with_accept(self, invocation: Invocation) -> Invocation:
-        """The default where the client accepts anything: the operator's, the script's, or the stock toolkit's."""
-        if invocation.accept not in ("", "*/*"):
-            return invocation
-        default = self._settings.model.default_accept or self._script.default_accept or _STOCK_ACCEPT
-        return dataclasses.replace(invocation, accept=default)
+    def _choose_accept(self, invocation: Invocation) -> None:
+        """Fill in a default where the client accepts anything: the operator's, the script's, or the stock toolkit's."""
+        if invocation.accept in ("", "*/*"):
+            invocation.accept = self._settings.model.default_accept or self._script.default_accept or _STOCK_ACCEPT
 
     def _log_plan(self) -> None:
         log.event("plan", placement=self.placement, stages=self._script.stages, **dataclasses.asdict(self.capacity))
@@ -212,7 +283,7 @@ class Engine:
             )
         workers = self._settings.front_end.workers
         devices = len({device for replica in self.placement for device in replica})
-        if workers is not None and workers < self.capacity.front_end_workers:
+        if self._settings.front_end.kind == MMS and workers is not None and workers < self.capacity.front_end_workers:
             log.event(
                 "few_front_end_workers",
                 message=f"SAGEMAKER_MODEL_SERVER_WORKERS={workers} lets {workers} requests in at a time: "

@@ -16,6 +16,8 @@ from multigpu_inference.engine.hops import Span
 if TYPE_CHECKING:
     import torch
 
+    from multigpu_inference.engine.interest import Interest
+
 
 class Pass:
     """One batch's way through a stage, on a device whose work is done when the call returns."""
@@ -43,13 +45,15 @@ class Job:
 
     Attributes:
         value: What the next stage takes; behind the last, the result.
+        interest: Whose it is for; None where it is always wanted.
         ready: What must have passed before `value` can be read; nothing where it can be read now.
         issued: What must have passed, beyond `ready`, before the memory of a job that failed can be given up.
     """
 
-    def __init__(self, item: Any) -> None:
-        """Begin with what the pipeline was called with."""
+    def __init__(self, item: Any, interest: Interest | None = None) -> None:
+        """Begin with what the pipeline was called with, and with whose interest it is for."""
         self.value = item
+        self.interest = interest
         self.ready: tuple[torch.cuda.Event, ...] = ()
         self.issued: list[torch.cuda.Event] = []
         # Every value is held until the last event: memory that a stream's allocator gets back earlier could be given out

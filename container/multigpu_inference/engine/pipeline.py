@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from multigpu_inference.engine import hops, structure
+from multigpu_inference.engine import hops, interest, structure
 from multigpu_inference.engine.job import Job
 from multigpu_inference.engine.stage import Stage
 from multigpu_inference.engine.stage_runner import StageRunner
@@ -54,9 +54,10 @@ class Pipeline:
 
         Raises:
             BaseException: what a stage raised for this item.
+            ServingError: where nobody waits for the request any more that this thread works on (`interest`).
             RuntimeError: where the pipeline is closed.
         """
-        job = Job(item)
+        job = Job(item, interest.current())
         self._first().hand([job])
         result = job.result()
         _hand_over(result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 
-from multigpu_inference.child_process import Command
+from multigpu_inference.child_process import KEEP_MEMORY, Command
 from multigpu_inference.config import EngineSettings
 from multigpu_inference.engine.worker_group import WorkerGroup
 
@@ -19,9 +19,6 @@ def threads(count: int) -> dict[str, str]:
 
 ONE_THREAD = threads(1)
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-# An image's buffers are large, and made anew for each request. The C library would give each back to the kernel and have it
-# faulted in again, page by page: some 900 faults an image. (It takes no threshold above 32 MB.)
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_TOP_PAD_": "67108864"}
 
 
 class ProcessPool(WorkerGroup):
@@ -31,6 +28,7 @@ class ProcessPool(WorkerGroup):
         """A pool of `count` workers and a spare; nothing is started yet."""
         numbers = itertools.count()
         super().__init__(
+            "pool",
             lambda slot: Command(
                 f"pool-{next(numbers)}", "multigpu_inference.engine.pool_worker", (), ONE_THREAD | NO_GPU | KEEP_MEMORY
             ),

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multigpu_inference.child_process import Command
+from multigpu_inference.child_process import KEEP_MEMORY, Command
 from multigpu_inference.config import EngineSettings
 from multigpu_inference.engine.capacity import Capacity
 from multigpu_inference.engine.devices import DEVICE_ORDER, visible_to
 from multigpu_inference.engine.placement import Devices
-from multigpu_inference.engine.process_pool import KEEP_MEMORY, threads
+from multigpu_inference.engine.process_pool import threads
 from multigpu_inference.engine.worker_group import Prepare, WorkerGroup
 
 _PREFIX = "replica-"
@@ -34,6 +34,7 @@ class Replicas(WorkerGroup):
     ) -> None:
         """One worker for each entry of the placement; nothing is started yet."""
         super().__init__(
+            "replica",
             lambda slot: replica_command(slot, placement, capacity),
             len(placement),
             room=capacity.in_flight_per_replica,

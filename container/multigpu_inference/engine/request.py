@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -61,7 +60,7 @@ class Request:
 
     async def reply(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
         """Run a task, which writes behind everything that stands in the arena."""
-        task = dataclasses.replace(task, arena_used=self.used)
+        task.arena_used = self.used
         return await workers.run(task, blobs, self.arena, urgent=urgent, alone=self.alone)
 
     def note(self, reply: Reply) -> list[Blob]:

@@ -8,13 +8,12 @@ What a function raises becomes an answer here; its trace goes no further than th
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from multigpu_inference.engine import codec, hops, structure
-from multigpu_inference.errors import DeadlineExceeded, FunctionFailed, UnknownStructure
+from multigpu_inference.engine import codec, hops, interest, structure
+from multigpu_inference.errors import FunctionFailed, UnknownStructure
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import (
     INPUT_FN,
@@ -54,23 +53,29 @@ class ScriptRunner:
         # The probe could not read a script that needs a GPU to be imported: only here is it known to have transform_fn.
         steps = (TRANSFORM_FN,) if self._script.has_transform_fn else task.steps
         takes_body = steps[0] in (INPUT_FN, TRANSFORM_FN)
-        value: Any = blobs[0] if takes_body else self.decode(blobs, task)
         content_type: str | None = None
         with hops.recording() as spans:
+            if takes_body:
+                value: Any = blobs[0]
+            else:
+                with hops.timed("copy_ms"):
+                    value = self.decode(blobs, task)
             for step in steps:
                 value = self.call(step, value, task.invocation)
             if steps[-1] in (OUTPUT_FN, TRANSFORM_FN):
                 body, content_type = as_body(value, task.invocation.accept)
                 out: list[Buffer] = [body]
             else:
-                out = self.encode(value, steps[-1])
+                with hops.timed("copy_ms"):
+                    out = self.encode(value, steps[-1])
         return Result(task.task_id, tuple((s.name, s.started, s.ended, s.batch_size) for s in spans), content_type), out
 
     def call(self, step: str, value: Any, invocation: Invocation) -> Any:
-        """Run one function on what the one before it gave, timed; `ServingError` where it raises or it is too late to."""
-        if time.monotonic() > invocation.deadline:
-            raise DeadlineExceeded  # nobody waits for the answer any more
-        context = dataclasses.replace(self._context, request_id=invocation.request_id, headers=invocation.headers)
+        """Run one function on what the one before it gave, timed; `ServingError` where it raises, or nobody waits any more."""
+        lost = (interest.current() or interest.Interest(invocation.deadline)).lost()
+        if lost is not None:
+            raise lost
+        context = self._context.of_request(invocation)
         try:
             if step == INPUT_FN:
                 with hops.timed("preprocess_ms"):

@@ -1,7 +1,7 @@
-"""The engine's process: its socket for front-end workers, its word to the supervisor, its signals.
+"""The engine's process: its socket for the front end, its word to the supervisor, its signals.
 
-Run as `python -m multigpu_inference.engine.server FD PARENT_PID NAME RUN_DIR`. Front-end workers connect to
-`RUN_DIR/engine.sock`. SIGTERM drains and ends with exit code 0; a second one, or the drain's limit, ends at once.
+Run as `python -m multigpu_inference.engine.server FD PARENT_PID NAME RUN_DIR`. The front end connects to `RUN_DIR/engine.sock`
+(`connections`). SIGTERM drains and ends with exit code 0; a second one, or the drain's limit, ends at once.
 """
 
 from __future__ import annotations
@@ -10,32 +10,19 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from multigpu_inference import log, process
-from multigpu_inference.arena import Arena
-from multigpu_inference.config import MAX_FRONT_END_WORKERS, Settings
+from multigpu_inference.config import Settings
+from multigpu_inference.engine.connections import Connections
 from multigpu_inference.engine.engine import Engine
-from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import StartupError
-from multigpu_inference.ipc import Blob, FrameStream
-from multigpu_inference.messages import (
-    HEARTBEAT_S,
-    NO_WORKER_LEFT,
-    ArenaOpened,
-    EngineReady,
-    Heartbeat,
-    Invocation,
-    StartFailed,
-)
+from multigpu_inference.ipc import FrameStream
+from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReady, Heartbeat, StartFailed
 from multigpu_inference.run_folder import ENGINE_SOCKET
 
-# All front-end workers may connect at once; a connection beyond the backlog fails.
-_BACKLOG = 2 * MAX_FRONT_END_WORKERS
-_ACCEPT_AGAIN_S = 0.1
+_FLUSH_LIMIT_S = 0.5  # for the last answers to reach the front end
 DRAIN_LIMIT_S = 20.0  # SageMaker kills 30 s after SIGTERM
 
 
@@ -69,6 +56,7 @@ async def serve(settings: Settings, supervisor: FrameStream, run_dir: Path) -> i
         await _drain(engine, stop)
     beating.cancel()
     lost.cancel()
+    await connections.flush(_FLUSH_LIMIT_S)
     await connections.close()
     await engine.stop()
     return 0 if stopped.done() else NO_WORKER_LEFT
@@ -98,76 +86,6 @@ def _stop_signals() -> asyncio.Semaphore:
     stop = asyncio.Semaphore(0)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.release)
     return stop
-
-
-class Connections:
-    """The front end's connections. Each may have several requests in flight, each with an arena; all end when it does."""
-
-    def __init__(self, engine: Engine, path: Path) -> None:
-        """Listen on a socket file and answer with `engine`."""
-        self._engine = engine
-        self._open: set[asyncio.Task[None]] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
-        self._listener.bind(str(path))
-        self._listener.listen(_BACKLOG)
-        self._accepting = asyncio.create_task(self._accept())
-
-    async def close(self) -> None:
-        """Take no new connections and end all that there are."""
-        ending = [self._accepting, *self._open]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
-        self._listener.close()
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(self._listener)
-            except OSError as error:  # out of descriptors, for one: who waits is taken later
-                log.exception("connection_not_accepted", error)
-                await asyncio.sleep(_ACCEPT_AGAIN_S)
-                continue
-            connection = asyncio.create_task(self._serve(FrameStream(sock)))
-            self._open.add(connection)
-            connection.add_done_callback(self._open.discard)
-
-    async def _serve(self, stream: FrameStream) -> None:
-        """Read requests until the other side has gone, then give up on what it waited for."""
-        requests = set[asyncio.Task[None]]()
-        arenas = dict[int, RequestArena]()
-
-        def take(message: Invocation | ArenaOpened, blobs: list[Any]) -> None:
-            if isinstance(message, ArenaOpened):
-                arenas[message.number] = RequestArena(Arena(blobs[0].take()))
-                return
-            request = asyncio.create_task(self._answer(stream, message, blobs[0], arenas))
-            requests.add(request)
-            request.add_done_callback(requests.discard)
-
-        try:
-            await stream.deliver(take)
-        except (EOFError, OSError):
-            pass
-        finally:
-            for request in requests:
-                request.cancel()
-            stream.close()
-            await asyncio.gather(*requests, return_exceptions=True)
-            for arena in arenas.values():
-                arena.close()
-
-    async def _answer(self, stream: FrameStream, invocation: Invocation, body: Blob, arenas: dict[int, RequestArena]) -> None:
-        arena = arenas[invocation.arena]
-        answer, answer_body = await self._engine.answer(invocation, body, arena)
-        if not answer.arena_is_free:
-            arenas.pop(invocation.arena).close()
-        try:
-            stream.send(answer, [answer_body])
-        except OSError:
-            log.event("client_gone", request_id=invocation.request_id)
 
 
 def main() -> int:

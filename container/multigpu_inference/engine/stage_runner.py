@@ -96,7 +96,8 @@ class StageRunner:
         try:
             with room(self._stage):  # only now the batch is formed, of all that came while another had the device
                 batch = self._queue.take()
-                through = self._run(batch) if batch else []
+                wanted = [entry for entry in batch if not _settled_as_unwanted(entry.item)]
+                through = self._run(wanted) if wanted else []
         except BaseException as error:  # of the stage's own `room`: this thread must live on, and no item wait for ever
             log.exception("stage_room_failed", error, stage=self._number)
             batch = batch or self._queue.take()
@@ -166,6 +167,14 @@ class StageRunner:
         for job, result in zip(jobs, results, strict=True):
             job.become(result)
             job.passed(passed)
+
+
+def _settled_as_unwanted(job: Job) -> bool:
+    """Settle a job that nobody waits for any more, so that it costs the device nothing; whether it was one."""
+    lost = job.interest.lost() if job.interest is not None else None
+    if lost is not None:
+        job.settle(lost)
+    return lost is not None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,9 +21,20 @@ from typing import NamedTuple, TypeAlias
 
 from multigpu_inference import log
 from multigpu_inference.arena import Arena, ArenaFull, Views
-from multigpu_inference.errors import FunctionFailed, ServingError, StartupError, name_of
+from multigpu_inference.engine import interest
+from multigpu_inference.engine.interest import Withdrawals
+from multigpu_inference.errors import DeadlineExceeded, FunctionFailed, ServingError, StartupError, name_of
 from multigpu_inference.ipc import Blob, Buffer, FrameSocket
-from multigpu_inference.messages import ArenaClosed, ArenaOpened, Failure, Result, StartFailed, Task, WorkerReady
+from multigpu_inference.messages import (
+    ArenaClosed,
+    ArenaOpened,
+    Failure,
+    Result,
+    StartFailed,
+    Task,
+    WithdrawalsOpened,
+    WorkerReady,
+)
 from multigpu_inference.user_module import one_line
 
 DEVICE_LOST, BROKEN = 7, 8  # exit codes
@@ -78,6 +89,7 @@ class _Worker:
         self._work = work
         self._leave = leave
         self._arenas: dict[int, Arena] = {}
+        self._withdrawals: Withdrawals | None = None
         self._receiving = threading.Lock()
         self._sending = threading.Lock()
 
@@ -118,6 +130,8 @@ class _Worker:
                     del arena
                 elif isinstance(message, ArenaClosed):
                     self._arenas.pop(message.number, None)
+                elif isinstance(message, WithdrawalsOpened):
+                    self._withdrawals = Withdrawals(blobs[0].take())
                 else:
                     return message, blobs, self._arenas.get(message.arena)
 
@@ -137,7 +151,8 @@ class _Worker:
     def _answer(self, task: Task, blobs: Sequence[Buffer], arena: Arena | None) -> tuple[Result | Failure, Sequence[Blob]]:
         """Run a task: its answer, and its bytes as they go into a frame."""
         try:
-            result, out = self._work.run(task, blobs)
+            with interest.held(interest.Interest(task.invocation.deadline, self._withdrawals, task.slot)):
+                result, out = self._work.run(task, blobs)
             return result, out if arena is None else arena.write(out, task.arena_used)
         except ArenaFull as error:
             detail = f"what {task.steps[-1]} returned: {error}"
@@ -150,7 +165,8 @@ class _Worker:
         cause = error.__cause__ or error
         if is_sticky(cause):
             self._lose_device(cause)
-        if error.status >= 500 and not (task.trial and len(task.steps) == 1):  # a failure in the pool is a trial's finding
+        a_finding = task.trial and len(task.steps) == 1  # a failure in the pool is a trial's finding
+        if error.status >= 500 and not a_finding and not isinstance(error, DeadlineExceeded):
             log.exception("function_failed", cause, request_id=task.invocation.request_id, reason=error.detail)
         return Failure(task.task_id, name_of(error), error.message, error.detail, error.status)
 

@@ -20,6 +20,7 @@ from multigpu_inference import log
 from multigpu_inference.child_process import Command
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.scheduler import Scheduler
+from multigpu_inference.engine.telemetry.snapshot import WorkerState
 from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
 from multigpu_inference.errors import StartupError, WorkerLost
 from multigpu_inference.ipc import Blob
@@ -37,6 +38,7 @@ class WorkerGroup:
 
     def __init__(
         self,
+        kind: str,
         command: Callable[[int], Command],
         count: int,
         room: int,
@@ -51,6 +53,7 @@ class WorkerGroup:
         """Nothing is started yet.
 
         Args:
+            kind: `replica` or `pool`; with the slot's number it names a place for the metrics, whoever has it.
             command: How the worker of a slot is started. Where a spare is kept, any slot's must do for any other.
             count: Workers.
             room: Tasks that one worker may hold.
@@ -61,6 +64,7 @@ class WorkerGroup:
             take_turns: Whether each worker has its turn; else the one goes first that was busy last.
             prepare: What is done with a ready worker before it gets its first request.
         """
+        self._kind = kind
         self._command = command
         self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none, take_turns=take_turns)
         self._startup_timeout_s = startup_timeout_s
@@ -68,6 +72,7 @@ class WorkerGroup:
         self._keep_spare = keep_spare
         self._prepare = prepare
         self._stopping = False
+        self._restarts = [0] * count
         self._spare: asyncio.Task[WorkerProcess] | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self.lost = asyncio.Event()
@@ -81,6 +86,21 @@ class WorkerGroup:
     def healthy(self) -> int:
         """Workers that live."""
         return self._scheduler.healthy
+
+    @property
+    def spares(self) -> int:
+        """Warm workers that wait to take a place."""
+        spare = self._spare
+        return int(spare is not None and spare.done() and not spare.cancelled() and spare.exception() is None)
+
+    def states(self) -> tuple[WorkerState, ...]:
+        """How each slot is."""
+        return tuple(
+            WorkerState(f"{self._kind}-{slot}", None, 0, None, restarts)
+            if worker is None
+            else WorkerState(f"{self._kind}-{slot}", worker.pid, worker.in_flight, worker.oldest_task_sent, restarts)
+            for slot, (worker, restarts) in enumerate(zip(self.workers, self._restarts, strict=True))
+        )
 
     async def start(self) -> None:
         """Start all workers, side by side; `StartupError` as soon as one fails."""
@@ -171,6 +191,7 @@ class WorkerGroup:
             log.event("worker_died", worker=worker.name, pid=worker.pid, reason=_reason(code))
             replacement = await self._take_spare() or await self._start_again(slot, deaths)
             if replacement is not None:
+                self._restarts[slot] += 1
                 self._install(slot, replacement)
         log.event("worker_given_up", slot=slot)
         if all(keeper.done() for keeper in self._keepers if keeper is not asyncio.current_task()):

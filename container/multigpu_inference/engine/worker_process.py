@@ -4,16 +4,16 @@
                   └─ StartFailed: StartupError
 
 A worker may hold several tasks, and says when it is ready how many of them it works on at a time, the oldest first; the others
-wait in it. When it dies, it was working on the former. A caller that gives up on a task leaves it with the worker: its place is
-free again only when the answer has come. A task that is worked on longer than any request may take is taken for a hang, and
-the process is killed.
+wait in it. When it dies, it was working on the former. A caller that gives up on a task leaves it with the worker, which is
+told that nobody wants it (`interest`): its place is free again only when the answer has come. A task that is worked on longer
+than any request may take is taken for a hang, and the process is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
+import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 from multigpu_inference import log, process
 from multigpu_inference.child_process import LAST_WORDS_S, Command, first_message, spawn
+from multigpu_inference.engine.interest import Withdrawals
 from multigpu_inference.engine.request_arena import RequestArena
-from multigpu_inference.errors import WorkerDied, WorkerLost
+from multigpu_inference.errors import StartupError, WorkerDied, WorkerLost
 from multigpu_inference.ipc import Blob, FrameStream
-from multigpu_inference.messages import Failure, Result, Task
+from multigpu_inference.messages import Failure, Result, Task, WithdrawalsOpened
 
 # Tasks that wait in a worker beside those that it works on: enough for its next one to be there when it has done one.
 _WAITING_IN_WORKER = 1
@@ -79,6 +80,9 @@ class WorkerProcess:
         self._patience = patience
         self._limit_s = patience.first_task_s
         self._ids = itertools.count()
+        self._withdrawals = Withdrawals.create(max(mmap.PAGESIZE, 2 * self.room))
+        self._slots = list(range(len(self._withdrawals)))
+        stream.send(WithdrawalsOpened(), descriptor=self._withdrawals.fileno())
         self._reserved = 0
         self._waiting: dict[int, _Held] = {}  # oldest first
         self._timer: asyncio.TimerHandle | None = None
@@ -101,13 +105,16 @@ class WorkerProcess:
         child, stream = await spawn(command)
         try:
             ready = await first_message(command, child, stream, deadline)
-        except BaseException:
+            worker = cls(command.name, child, stream, patience, ready.concurrency)
+        except BaseException as error:
             stream.close()
             process.kill_group(child.pid)
             await child.wait()
+            if isinstance(error, OSError):
+                raise StartupError(f"{command.name} ended before it could be used: {error.strerror}") from error
             raise
         log.event("worker_ready", worker=command.name, pid=ready.pid, load_ms=round(ready.load_ms))
-        return cls(command.name, child, stream, patience, ready.concurrency)
+        return worker
 
     @property
     def pid(self) -> int:
@@ -123,6 +130,11 @@ class WorkerProcess:
     def in_flight(self) -> int:
         """Tasks that it holds, those included whose caller has given up, and places reserved; all where one is to be alone."""
         return self.room if self._alone else len(self._waiting) + self._reserved
+
+    @property
+    def oldest_task_sent(self) -> float | None:
+        """When the oldest task that it holds was sent, in monotonic seconds; None where it holds none."""
+        return next((held.sent for held in self._waiting.values()), None)
 
     def reserve(self, *, alone: bool = False) -> None:
         """Take a place, or all of them; `run` or `release` must follow."""
@@ -151,7 +163,9 @@ class WorkerProcess:
         self._reserved -= 1
         if not self._alive:
             raise WorkerLost
-        task = dataclasses.replace(task, task_id=next(self._ids), arena=arena.number if arena else 0)
+        slot = self._slots.pop()
+        self._withdrawals.mark(slot, withdrawn=False)
+        task.task_id, task.arena, task.slot = next(self._ids), arena.number if arena else 0, slot
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[task.task_id] = _Held(task, reply, arena, asyncio.get_running_loop().time())
         if self._timer is None:
@@ -167,6 +181,8 @@ class WorkerProcess:
         try:
             return await reply
         except (asyncio.CancelledError, WorkerDied):
+            if task.task_id in self._waiting:
+                self._withdrawals.mark(slot, withdrawn=True)
             if arena is not None:
                 arena.spoiled = True
             raise
@@ -234,7 +250,8 @@ class WorkerProcess:
 
     def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
         """Hand an answer to who waits for it."""
-        _, reply, arena, _ = self._waiting.pop(message.task_id)
+        task, reply, arena, _ = self._waiting.pop(message.task_id)
+        self._slots.append(task.slot)
         self._alone = self._alone and bool(self._waiting)
         self._limit_s = self._patience.task_s
         self._time_the_oldest()
@@ -250,6 +267,7 @@ class WorkerProcess:
     def _close(self) -> None:
         self._alive = False
         self._stream.close()
+        self._withdrawals.close()
         waiting, self._waiting = self._waiting, {}
         self._time_the_oldest()
         for place, held in enumerate(waiting.values()):

@@ -7,7 +7,6 @@ the engine says that something may still write to it, and with a new connection,
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 
@@ -95,7 +94,8 @@ class EngineClient:
         if self._number < 0:
             self._number = next(self._numbers)
             connection.send(ArenaOpened(self._number), descriptor=self._arena.fileno())
-        connection.send(dataclasses.replace(invocation, arena=self._number), [blob])
+        invocation.arena = self._number
+        connection.send(invocation, [blob])
         connection.settimeout(self._time_left(invocation))
         answer, blobs = connection.receive()
         if not isinstance(answer, Answer) or answer.request_id != invocation.request_id or len(blobs) != 1:

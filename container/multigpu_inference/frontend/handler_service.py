@@ -23,15 +23,15 @@ from mms.protocol import otf_message_handler
 from multigpu_inference import log
 from multigpu_inference.arena import INLINE_BYTES
 from multigpu_inference.config import Settings
-from multigpu_inference.errors import BadRequest, ResponseTooLarge, ServingError, UnsupportedMediaType
+from multigpu_inference.errors import ResponseTooLarge, ServingError
+from multigpu_inference.frontend.answer_headers import ATTRIBUTES_HEADER, RETRY_AFTER_HEADER
 from multigpu_inference.frontend.client import EngineClient
-from multigpu_inference.frontend.response_head import ATTRIBUTES_HEADER, RETRY_AFTER_HEADER, ResponseHead
+from multigpu_inference.frontend.request import ENGINE_GRACE_S, make_invocation, of_form, refuse_url_encoded
+from multigpu_inference.frontend.response_head import ResponseHead
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import Invocation
 from multigpu_inference.run_folder import ENGINE_SOCKET, FRONT_END_PARENT_PID, RUN_DIR_VARIABLE
 
-# How long after a request's deadline the engine's own 504 is still waited for.
-ENGINE_GRACE_S = 1.0
 # At most as much as travels inline: what is larger must come at once and whole.
 _RECEIVE_BYTES = INLINE_BYTES
 _END_OF_LIST = -1  # in the place of a length
@@ -71,7 +71,8 @@ class FrontEndWorker:
         request_id = uuid.uuid4().hex
         try:
             content_type, body = _read(parts, headers)
-            invocation = _invocation(request_id, content_type, headers, arrived, self._request_timeout_s)
+            plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+            invocation = make_invocation(request_id, content_type, plain, arrived, self._request_timeout_s)
             return self._ask_engine(invocation, body)
         except ServingError as error:
             log.event("request", request_id=request_id, status=error.status, error=error.code)
@@ -99,29 +100,14 @@ def refusal(error: ServingError, request_id: str) -> Response:
 
 
 def _read(parts: Mapping[str, Buffer], headers: Mapping[str, Any]) -> tuple[str, Buffer]:
-    """A request's content type and body. Of a form it is the part named `body`, or the only part there is."""
+    """A request's content type and body. Multi-model-server has taken forms apart."""
     content_type = next((str(headers[name]) for name in headers if name.lower() == "content-type"), "")
-    if content_type.lower().startswith("application/x-www-form-urlencoded"):  # curl's default; MMS has taken it apart
-        raise UnsupportedMediaType("a body cannot be sent as a URL-encoded form; name its own type in Content-Type")
+    refuse_url_encoded(content_type)
     if not content_type.lower().startswith("multipart/"):
         return content_type, parts.get("body", b"")
-    if "body" not in parts and len(parts) != 1:
-        raise BadRequest(f"a form must have one part, or one named body; this one has {len(parts)}")
-    name = "body" if "body" in parts else next(iter(parts))
+    name = of_form([(name, name) for name in parts])
     part_headers = headers.get(name)
     return (part_headers.get("content-type") or "" if isinstance(part_headers, dict) else ""), parts[name]
-
-
-def _invocation(request_id: str, content_type: str, headers: Mapping[str, Any], arrived: float, timeout_s: float) -> Invocation:
-    plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    return Invocation(
-        request_id=request_id,
-        content_type=content_type,
-        accept=plain.get("accept", ""),
-        headers=plain,
-        arrived=arrived,
-        deadline=arrived + timeout_s,
-    )
 
 
 class Receiver:

@@ -7,25 +7,23 @@ block is padded to one length: with spaces at the end of the custom attributes, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-ATTRIBUTES_HEADER = "X-Amzn-SageMaker-Custom-Attributes"
-RETRY_AFTER_HEADER = "Retry-After"
-# SageMaker passes on at most this many characters of custom attributes. Here it is also what a whole block's values have in
-# length: attributes, reason, and the content type, which travels twice.
-BLOCK_LENGTH = 1024
-# Leaves the attributes more than 700 characters.
-MAX_CONTENT_TYPE_LENGTH = 128
+from multigpu_inference.frontend.answer_headers import (
+    MAX_ATTRIBUTES_LENGTH,
+    RETRY_AFTER_HEADER,
+    attributes_line,
+    plain_content_type,
+)
+
+# What a whole block's values have in length: attributes, reason, and the content type, which travels twice.
+BLOCK_LENGTH = MAX_ATTRIBUTES_LENGTH
 _BYTES_PER_HEADER = 8  # two lengths, which multi-model-server's protocol puts before a name and its value
-_UNNAMED_CONTENT_TYPE = "application/octet-stream"
 
 # Multi-model-server blocks the worker on a reason that is not plain ASCII, so a reason never comes from elsewhere.
 _REASONS = {status.value: status.phrase for status in HTTPStatus if status == 200 or status >= 400}
-_PLAIN_CONTENT_TYPE = re.compile(r"[!-~]([ -~]*[!-~])?")
-_NOT_PLAIN_IN_ATTRIBUTES = re.compile(r"[^!-:<-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +64,10 @@ class ResponseHead:
         """
         status = status if status in _REASONS else 500
         reason = _REASONS[status]
-        if len(content_type) > MAX_CONTENT_TYPE_LENGTH or not _PLAIN_CONTENT_TYPE.fullmatch(content_type):
-            content_type = _UNNAMED_CONTENT_TYPE
+        content_type = plain_content_type(content_type)
         retry_after = "" if retry_after_s is None else str(retry_after_s)
         room = BLOCK_LENGTH - len(reason) - 2 * len(content_type)
         if retry_after:
             room -= len(RETRY_AFTER_HEADER) + len(retry_after) + _BYTES_PER_HEADER
-        line = _join({"request_id": request_id, **(attributes or {})}, room)
+        line = attributes_line(request_id, attributes or {}, room)
         return cls(status, reason, content_type, line.ljust(room), retry_after)
-
-
-def _join(attributes: Mapping[str, str], room: int) -> str:
-    line = ""
-    for name, value in attributes.items():
-        pair = f"{_plain(name)}={_plain(str(value))}"
-        longer = f"{line};{pair}" if line else pair
-        if len(longer) <= room:
-            line = longer
-    return line
-
-
-def _plain(text: str) -> str:
-    return _NOT_PLAIN_IN_ATTRIBUTES.sub("_", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -11,9 +10,8 @@ import struct
 import threading
 from pathlib import Path
 
-from multigpu_inference.arena import Arena, end_of
-from multigpu_inference.ipc import FrameSocket
-from multigpu_inference.messages import Answer, ArenaOpened, Invocation
+from integration.frontend.fake_connection import FakeConnection, Held
+from multigpu_inference.messages import Answer, Health, Invocation, Refusal
 
 
 class FakeEngine:
@@ -21,22 +19,25 @@ class FakeEngine:
 
     Content types: `test/echo` gives the body back; `test/describe` what arrived; `test/status` the status that the body names;
     `test/size` as many bytes as it names; `test/attributes` custom attributes of that length; `test/type` that content type;
-    `test/hold` an answer once `release` is called.
+    `test/hold` the body once `release` is called; `test/spoil` the body, in an arena that may not be used again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._listener: socket.socket | None = None
-        self._connections: set[socket.socket] = set()
-        self._released = threading.Event()
+        self._connections: set[FakeConnection] = set()
         self._lock = threading.Lock()
-        self.holding: list[int] = []  # process ids of the front-end workers whose requests are held
+        self._changed = threading.Condition()
+        self.health = Health("healthy", 2, 2, 1000)
+        self.silent = False  # whether it says nothing of its health any more, as one that is stopped does
+        self.held: list[Held] = []
+        self.cancelled: list[str] = []
+        self.refusals: list[Refusal] = []
         self.answered = 0
 
     def start(self) -> None:
         self._path.unlink(missing_ok=True)
-        self._released.clear()
-        self.holding = []
+        self.held = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self._path))
         self._path.chmod(0o777)
@@ -45,51 +46,63 @@ class FakeEngine:
 
     def stop(self) -> None:
         """Go, as a killed engine does: connections end, nobody listens."""
-        self._released.set()
-        assert self._listener is not None
-        self._listener.shutdown(socket.SHUT_RDWR)
+        if self._listener is None:
+            return
+        with contextlib.suppress(OSError):  # it is stopped already
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
             for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                connection.end()
 
-    def release(self) -> None:
-        """Answer the requests that are held, and hold others from now on."""
+    def tell(self, health: Health) -> None:
+        """Be like this from now on, and say so."""
+        with self._changed:
+            self.health = health
+            self._changed.notify_all()
+
+    def wait_for_change(self, told: Health | None, limit_s: float) -> Health:
+        """How it is, once that is not what was told before, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.health is not told, limit_s)
+            return self.health
+
+    @property
+    def holding(self) -> list[int]:
+        """Process ids of those whose requests are held."""
+        return [held.peer_pid for held in self.held]
+
+    @property
+    def arenas(self) -> int:
+        """Arenas that are open."""
         with self._lock:
-            released, self._released = self._released, threading.Event()
-            self.holding = []
-        released.set()
+            return sum(len(connection.arenas) for connection in self._connections)
 
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        worker_pid = struct.unpack("3i", raw)[0]
+    def release(self, count: int | None = None) -> None:
+        """Answer the requests that are held, or the oldest of them; hold others from now on."""
         with self._lock:
-            self._connections.add(connection)
-        frames = FrameSocket(connection)
-        with contextlib.suppress(EOFError, OSError):
-            arenas: dict[int, Arena] = {}
-            while True:
-                message, blobs = frames.receive()
-                if isinstance(message, ArenaOpened):
-                    arenas[message.number] = Arena(blobs[0].take())
-                    continue
-                arena = arenas[message.arena]
-                answer, body = self._answer(message, bytearray(arena.read(blobs[0])), worker_pid)
-                self.answered += 1
-                placed = arena.write([body], end_of(blobs))
-                frames.send(dataclasses.replace(answer, arena_used=end_of(placed)), placed)
-        with self._lock:
-            self._connections.discard(connection)
-        connection.close()
+            released, self.held = self.held[:count], [] if count is None else self.held[count:]
+        for held in released:
+            held.answer(Answer(held.invocation.request_id, 200, "application/octet-stream", {"replica": "0"}), held.body)
 
-    def _answer(self, invocation: Invocation, body: bytearray, worker_pid: int) -> tuple[Answer, bytes | bytearray]:
+    def hold(self, held: Held) -> None:
+        with self._lock:
+            self.held.append(held)
+
+    def cancel(self, request_id: str) -> None:
+        """Whoever asked has gone: a request that is held is answered at once, for its arena's sake."""
+        with self._lock:
+            self.cancelled.append(request_id)
+            gone = [held for held in self.held if held.invocation.request_id == request_id]
+            self.held = [held for held in self.held if held not in gone]
+        for held in gone:
+            held.answer(Answer(request_id, 499, "application/json"), b"gone")
+
+    def refuse(self, refusal: Refusal) -> None:
+        with self._lock:
+            self.refusals.append(refusal)
+
+    def answer(self, invocation: Invocation, body: bytearray) -> tuple[Answer, bytes | bytearray]:
         status, content_type, attributes = 200, "application/octet-stream", {"replica": "0", "queue_ms": "0.1"}
         answer_body: bytes | bytearray = body
         match invocation.content_type:
@@ -103,12 +116,7 @@ class FakeEngine:
                 attributes["longest"] = "x" * int(body)
             case "test/type":
                 content_type = body.decode()
-            case "test/hold":
-                with self._lock:
-                    released = self._released
-                    self.holding.append(worker_pid)
-                released.wait(30)
-            case "test/echo":
+            case "test/echo" | "test/spoil":
                 pass
             case _:
                 content_type = "application/json"
@@ -120,4 +128,23 @@ class FakeEngine:
                     "body": body.decode("latin-1"),
                 }
                 answer_body = json.dumps(seen).encode()
-        return Answer(invocation.request_id, status, content_type, attributes), answer_body
+        with self._lock:
+            self.answered += 1
+        is_free = invocation.content_type != "test/spoil"
+        return Answer(invocation.request_id, status, content_type, attributes, arena_is_free=is_free), answer_body
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        connection = FakeConnection(self, sock, struct.unpack("3i", raw)[0])
+        with self._lock:
+            self._connections.add(connection)
+        connection.serve()
+        with self._lock:
+            self._connections.discard(connection)
+        sock.close()

@@ -1,14 +1,16 @@
-"""A front end in a run folder of its own, with real multi-model-server behind real sockets."""
+"""A front end in a run folder of its own, behind real sockets, with a `FakeEngine`: what both kinds have in common."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
+import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import requests
@@ -21,11 +23,10 @@ CONTAINER = Path(multigpu_inference.__file__).parents[1]
 START_S, STOP_S = 30.0, 10.0
 
 
-class FrontEnd:
-    """Starts and stops the launcher as the supervisor does."""
+class FrontEnd(abc.ABC):
+    """Starts and stops its first process as the supervisor does."""
 
-    def __init__(self, workers: int = 2, user: int | None = None, **environment: str) -> None:
-        self.workers = workers
+    def __init__(self, user: int | None = None, **environment: str) -> None:
         self.user = user
         # Not pytest's folder: it is too deep for a Unix socket's path, and other users cannot enter it.
         self.run_dir = Path(tempfile.mkdtemp(prefix="fe-"))
@@ -43,35 +44,44 @@ class FrontEnd:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> FrontEnd:
-        """Start the fake engine and the launcher, and wait for neither."""
+    @abc.abstractmethod
+    def launch(self, **options: Any) -> subprocess.Popen[bytes]:
+        """Start the first process with these options of `Popen`."""
+
+    @abc.abstractmethod
+    def serving(self) -> set[int]:
+        """The processes that requests go through, by their ids."""
+
+    @abc.abstractmethod
+    def is_complete(self) -> bool:
+        """Whether all of them are there."""
+
+    def start(self) -> Self:
+        """Start the fake engine and the front end, and wait for neither."""
         self.engine.start()
+        return self.start_alone()
+
+    def start_alone(self) -> Self:
+        """Start the front end without an engine."""
         if self.user is not None:
             os.chown(self.run_dir, self.user, self.user)
         as_user = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
-        arguments = [str(self.run_dir), str(os.getpid()), str(self.workers)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "multigpu_inference.frontend.model_server", *arguments],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                **as_user,  # type: ignore[call-overload]
-            )
+            self.process = self.launch(env=self.environment, stdout=log, stderr=subprocess.STDOUT, cwd="/", **as_user)
         return self
 
-    def ready(self) -> FrontEnd:
-        """Wait until all workers are there."""
-        wait_until(lambda: self._answers_ping() and len(self.worker_pids()) == self.workers, START_S)
+    def ready(self) -> Self:
+        """Wait until it serves."""
+        wait_until(lambda: self.ping() == 200 and self.is_complete(), START_S)
         return self
 
-    def _answers_ping(self) -> bool:
+    def ping(self) -> int | None:
+        """The status of `/ping`; None where nobody answers."""
         assert self.process is not None
         assert self.process.poll() is None, f"ended with {self.process.poll()}: {self.log.read_text()}"
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"{self.url}/ping", timeout=5).status_code == 200
-        return False
+            return requests.get(f"{self.url}/ping", timeout=5).status_code
+        return None
 
     def post(
         self, content_type: str | None, body: bytes | str = b"", timeout_s: float = 20, **headers: str
@@ -82,8 +92,13 @@ class FrontEnd:
             named["Content-Type"] = content_type
         return requests.post(f"{self.url}/invocations", data=body, headers=named, timeout=timeout_s)
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Lines of the log about one kind of event."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
     def exit_code(self, within_s: float) -> int:
-        """Wait for the launcher to end by itself."""
+        """Wait for it to end by itself."""
         assert self.process is not None
         return self.process.wait(within_s)
 
@@ -105,28 +120,18 @@ class FrontEnd:
                     each.kill()
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
+    def processes(self) -> list[psutil.Process]:
+        """All of its processes, the first one included."""
+        assert self.process is not None
+        return [psutil.Process(self.process.pid), *self.descendants()]
+
     def descendants(self) -> list[psutil.Process]:
-        """All processes of the front end but the launcher."""
+        """All of its processes but the first."""
         assert self.process is not None
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-
-    def java(self) -> psutil.Process:
-        """The server."""
-        return next(each for each in self.descendants() if "com.amazonaws.ml.mms.ModelServer" in each.cmdline())
-
-    def parent_pid(self) -> int:
-        """The workers' parent, once the handler is loaded."""
-        return int(self.run_dir.joinpath("front-end-parent.pid").read_text())
-
-    def worker_pids(self) -> set[int]:
-        """The front-end workers that run."""
-        with contextlib.suppress(psutil.Error, FileNotFoundError):
-            workers = psutil.Process(self.parent_pid()).children()
-            return {worker.pid for worker in workers if worker.status() != psutil.STATUS_ZOMBIE}
-        return set()
 
 
 def gone(processes: list[psutil.Process]) -> bool:

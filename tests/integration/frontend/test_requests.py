@@ -13,6 +13,8 @@ import pytest
 import requests
 
 from integration.frontend.front_end import FrontEnd
+from integration.kinds import mms_only
+from multigpu_inference.config import HTTP
 from support import wait_until
 
 MB = 1 << 20
@@ -20,12 +22,12 @@ ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
 @pytest.fixture(autouse=True)
-def no_worker_is_lost(front_end: FrontEnd) -> object:
-    """Whatever a test sends, the same workers are there afterwards and serve."""
-    before = front_end.worker_pids()
+def no_process_is_lost(front_end: FrontEnd) -> object:
+    """Whatever a test sends, the same processes are there afterwards and serve."""
+    before = front_end.serving()
     yield
     assert front_end.post("test/echo", b"still here").content == b"still here"
-    assert front_end.worker_pids() == before
+    assert front_end.serving() == before
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 << 10, 5 * MB, 24 * MB])
@@ -73,6 +75,15 @@ def test_headers_are_matched_without_case(front_end: FrontEnd) -> None:
         seen = json.loads(answer.read())
     assert (seen["content_type"], seen["accept"]) == ("test/describe", "image/png;cutout")
     assert seen["headers"]["x-amzn-sagemaker-custom-attributes"].startswith("a=1;caf")
+
+
+def test_an_offer_to_speak_http_2_is_answered_in_http_1(front_end: FrontEnd) -> None:
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    with requests.Session() as session:
+        for headers in (offer, {}):
+            headers = {"Content-Type": "test/echo", **headers}
+            answer = session.post(f"{front_end.url}/invocations", data=b"body", headers=headers, timeout=5)
+            assert (answer.status_code, answer.content) == (200, b"body")
 
 
 def test_of_a_form_the_part_named_body_is_taken(front_end: FrontEnd) -> None:
@@ -162,7 +173,7 @@ def test_a_content_type_that_no_header_can_hold_is_replaced(front_end: FrontEnd)
 
 def test_a_hung_engine_is_504_in_time_and_its_late_answer_reaches_nobody(front_end: FrontEnd) -> None:
     started = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:  # both workers
+    with ThreadPoolExecutor(2) as pool:  # both front-end workers, where there are some
         hung = [pool.submit(front_end.post, "test/hold", b"late") for _ in range(2)]
         answers = [each.result() for each in hung]
     assert 3.0 <= time.monotonic() - started < 3.0 + 1.0 + 2.0
@@ -173,7 +184,8 @@ def test_a_hung_engine_is_504_in_time_and_its_late_answer_reaches_nobody(front_e
         assert front_end.post("test/echo", f"own {number}").text == f"own {number}"
 
 
-def test_a_full_queue_is_503_at_once(front_end: FrontEnd) -> None:
+@mms_only
+def test_a_full_queue_of_its_own_is_503_at_once(front_end: FrontEnd) -> None:
     refused: list[float] = []
     statuses: list[int] = []
 
@@ -212,9 +224,11 @@ def test_without_an_engine_503_comes_at_once_and_with_it_200_without_a_restart(f
         "retry_after_s": 5,
     }
     front_end.engine.start()
+    wait_until(lambda: front_end.ping() == 200, 5.0)
     assert [front_end.post("test/echo", b"x").status_code for _ in range(4)] == [200] * 4
 
 
+@mms_only
 def test_an_engine_replaced_between_two_requests_is_not_noticed(front_end: FrontEnd) -> None:
     for _ in range(4):
         front_end.post("test/echo", b"x")
@@ -248,13 +262,13 @@ def test_requests_write_nothing_to_the_log_and_all_of_it_is_json(front_end: Fron
             json.loads(line)
 
 
-def test_a_refusal_of_the_front_ends_own_is_one_line_in_the_log(front_end: FrontEnd) -> None:
+def test_a_refusal_of_the_front_ends_own_is_one_line_in_the_log(front_end: FrontEnd, kind: str) -> None:
     answer = front_end.post("application/x-www-form-urlencoded", b"x")
     request_id = answer.json()["request_id"]
     line = wait_until(lambda: next((each for each in front_end.log.read_text().splitlines() if request_id in each), ""), 5.0)
     assert json.loads(line) | {"time": ""} == {
         "time": "",
-        "source": "front-end-worker",
+        "source": "front-end" if kind == HTTP else "front-end-worker",
         "event": "request",
         "request_id": request_id,
         "status": 415,

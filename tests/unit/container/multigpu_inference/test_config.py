@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from multigpu_inference.config import AccelerationSettings, EngineSettings, FrontEndSettings, ModelSettings, Settings
+from multigpu_inference.config import (
+    AccelerationSettings,
+    EngineSettings,
+    FrontEndSettings,
+    ModelSettings,
+    Settings,
+    TelemetrySettings,
+)
 from multigpu_inference.errors import SettingsError, StartupError
 
 
@@ -12,6 +19,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.from_env({}) == Settings(
         model=ModelSettings(base_dir=Path("/opt/ml"), program="inference.py", default_accept=None),
         front_end=FrontEndSettings(
+            kind="mms",
             port=8080,
             workers=None,
             max_payload_bytes=25 * 1024 * 1024,
@@ -20,6 +28,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         engine=EngineSettings(
             devices="auto",
             num_replicas=None,
+            min_replicas=1,
             placement="ring",
             preprocess="auto",
             preprocess_workers=None,
@@ -32,6 +41,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
             trace=False,
         ),
         acceleration=AccelerationSettings(dtype="float32", channels_last=None, cuda_graphs=False, compile=False),
+        telemetry=TelemetrySettings(cloudwatch=False, endpoint_name="", otlp_endpoint=None),
     )
 
 
@@ -60,12 +70,18 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_CHANNELS_LAST": "0",
         "MULTIGPU_CUDA_GRAPHS": "1",
         "MULTIGPU_COMPILE": "1",
+        "MULTIGPU_FRONT_END": "http",
+        "MULTIGPU_MIN_REPLICAS": "2",
+        "MULTIGPU_CLOUDWATCH": "1",
+        "MULTIGPU_ENDPOINT_NAME": "mattes",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
     }
     assert Settings.from_env(environ) == Settings(
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
-        front_end=FrontEndSettings(9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
-        engine=EngineSettings("cuda", 3, "same", "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
+        front_end=FrontEndSettings("http", 9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
+        engine=EngineSettings("cuda", 3, 2, "same", "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
         acceleration=AccelerationSettings("bfloat16", False, True, True),
+        telemetry=TelemetrySettings(True, "mattes", "http://collector:4318"),
     )
 
 
@@ -88,6 +104,9 @@ def test_space_and_case_around_a_choice_do_not_matter() -> None:
         ("MULTIGPU_MAX_BATCH_DELAY_MS", "-1", "a number of milliseconds from 0 to 10000"),
         ("MULTIGPU_DTYPE", "int8", "float32, float16, bfloat16"),
         ("MULTIGPU_COMPILE", "yes", "0 and 1"),
+        ("MULTIGPU_FRONT_END", "nginx", "mms, http"),
+        ("MULTIGPU_MIN_REPLICAS", "0", "from 1 to 256"),
+        ("MULTIGPU_CLOUDWATCH", "yes", "auto, 0, 1"),
         ("MULTIGPU_NUM_REPLICAS", "0", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "257", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "-1", "from 1 to 256"),
@@ -167,3 +186,16 @@ def test_one_model_said_aloud_is_fine() -> None:
 
 def test_a_bad_setting_is_an_exit_code_of_its_own() -> None:
     assert (SettingsError.exit_code, StartupError.exit_code) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials"}, True),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials", "MULTIGPU_CLOUDWATCH": "0"}, False),
+        ({"MULTIGPU_CLOUDWATCH": "1"}, True),
+    ],
+)
+def test_cloudwatch_is_on_where_aws_hands_out_credentials(environ: dict[str, str], expected: bool) -> None:
+    assert Settings.from_env(environ).telemetry.cloudwatch is expected

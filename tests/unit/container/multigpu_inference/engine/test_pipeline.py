@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from multigpu_inference.engine import hops
+from multigpu_inference.engine import hops, interest
 from multigpu_inference.engine.hops import Span
+from multigpu_inference.engine.interest import Interest, Withdrawals
 from multigpu_inference.engine.pipeline import Pipeline
+from multigpu_inference.errors import ClientGone
 from support import wait_until
 
 PATIENCE_S = 10.0
@@ -445,3 +447,44 @@ def test_a_batch_is_formed_when_the_stage_has_its_device() -> None:
                 until_waiting(pipeline, number)
         assert [call.result(PATIENCE_S) for call in calls] == list("abc")
     assert stage.batches == [["a", "b", "c"]]
+
+
+def test_an_item_that_nobody_waits_for_any_more_costs_the_next_stage_nothing() -> None:
+    first, second = Held(), Watching()
+    page = Withdrawals.create(1)
+    with ThreadPoolExecutor(1) as caller, contextlib.closing(Pipeline([first, second])) as pipeline:
+
+        def call() -> Any:
+            with interest.held(Interest(float("inf"), page, 0)):
+                return pipeline("left")
+
+        answer = caller.submit(call)
+        first.until_it_works_on("left")
+        page.mark(0, withdrawn=True)
+        first.go_on.set()
+        with pytest.raises(ClientGone):
+            answer.result(PATIENCE_S)
+        assert pipeline("next") == "next"
+    assert second.batches == [["next"]]
+
+
+def test_a_withdrawn_item_leaves_its_batch_and_the_others_go_on() -> None:
+    first, second = Held(), Watching(max_batch_size=2)
+    page = Withdrawals.create(2)
+    with ThreadPoolExecutor(2) as callers, contextlib.closing(Pipeline([first, second])) as pipeline:
+
+        def call(slot: int) -> Any:
+            with interest.held(Interest(float("inf"), page, slot)):
+                return pipeline(slot)
+
+        stays = callers.submit(call, 0)
+        first.until_it_works_on(0)
+        leaves = callers.submit(call, 1)
+        until_waiting(pipeline, 1)
+        page.mark(1, withdrawn=True)
+        first.go_on.set()
+        assert stays.result(PATIENCE_S) == 0
+        with pytest.raises(ClientGone):
+            leaves.result(PATIENCE_S)
+    assert first.batches == [[0]]
+    assert second.batches == [[0]]

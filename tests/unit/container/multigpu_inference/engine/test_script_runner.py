@@ -82,7 +82,7 @@ def test_input_fn_gets_the_body_and_its_type() -> None:
     result, blobs = runner().run(task(INPUT_FN), [b"1,2"])
     assert codec.decode(writable(blobs)) == {"body": "1,2", "type": "text/csv"}
     assert (result.task_id, result.content_type, result.findings) == (7, None, None)
-    assert hops_of(result) == ["preprocess_ms"]
+    assert hops_of(result) == ["preprocess_ms", "copy_ms"]
 
 
 def test_input_fn_gets_bytes_where_it_is_no_text() -> None:
@@ -93,14 +93,14 @@ def test_input_fn_gets_bytes_where_it_is_no_text() -> None:
 def test_predict_fn_gets_the_object_and_the_model() -> None:
     result, prediction = run_with(runner(), task(PREDICT_FN), [1, 2])
     assert prediction == {"data": [1, 2], "model": "the model"}
-    assert hops_of(result) == ["predict_ms"]
+    assert hops_of(result) == ["copy_ms", "predict_ms", "copy_ms"]
 
 
 def test_output_fn_makes_the_body_and_its_type() -> None:
     result, blobs = runner().run(task(OUTPUT_FN), codec.encode([1]))
     assert blobs == [b"[1]"]
     assert result.content_type == "a/b;v=1"
-    assert hops_of(result) == ["postprocess_ms"]
+    assert hops_of(result) == ["copy_ms", "postprocess_ms"]
 
 
 def test_consecutive_steps_run_in_order() -> None:
@@ -127,7 +127,7 @@ def test_the_stages_of_a_pipeline_stand_for_the_whole() -> None:
     model = Pipeline([Naming(), Naming()])
     result, prediction = run_with(runner(text, model=model), task(PREDICT_FN), "x")
     assert prediction == "x"
-    assert hops_of(result) == ["stage_1_ms", "stage_2_ms"]
+    assert hops_of(result) == ["copy_ms", "stage_1_ms", "stage_2_ms", "copy_ms"]
 
 
 def test_functions_know_the_request() -> None:

@@ -37,6 +37,7 @@ def model(tmp_path: Path) -> Path:
 def group_of(model: Path, count: int, **options: Any) -> WorkerGroup:
     started = iter(range(1000))
     return WorkerGroup(
+        "pool",
         lambda slot: Command(
             f"w{slot}-{next(started)}", "multigpu_inference.engine.pool_worker", (), {"SAGEMAKER_BASE_DIR": str(model)}
         ),

@@ -69,7 +69,7 @@ async def ask(worker: WorkerProcess, **commands: Any) -> Reply:
 def test_a_task_is_answered_with_its_times_and_the_workers_name(command: Command) -> None:
     reply = with_worker(command, ask)
     assert reply.worker == "pool-0"
-    assert [name for name, *_ in reply.result.spans] == ["preprocess_ms"]
+    assert [name for name, *_ in reply.result.spans] == ["preprocess_ms", "copy_ms"]
     assert reply.blobs
 
 
@@ -119,6 +119,24 @@ def test_a_place_is_free_again_only_when_the_answer_has_come_that_nobody_waits_f
         await room.wait()
         assert worker.in_flight == 0
         assert (await ask(worker)).blobs  # its own answer, not the one that came late
+
+    with_worker(command, use)
+
+
+def test_a_task_that_is_given_up_while_it_waits_in_the_worker_is_never_run(command: Command, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.mkdir()
+
+    async def use(worker: WorkerProcess) -> None:
+        first = asyncio.create_task(ask(worker, sleep_s=0.3))
+        given_up = asyncio.create_task(ask(worker, tell=str(told)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await first
+        await ask(worker)  # behind the one that was given up
+        assert not list(told.iterdir())
+        await ask(worker, tell=str(told))  # nothing of it is left for who has its place next
+        assert list(told.iterdir())
 
     with_worker(command, use)
 

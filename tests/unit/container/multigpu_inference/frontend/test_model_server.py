@@ -10,7 +10,7 @@ import pytest
 import multigpu_inference
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import StartupError
-from multigpu_inference.frontend import handler_service
+from multigpu_inference.frontend import request
 from multigpu_inference.frontend.model_server import ModelServer, check, environment, prepare
 
 CONTAINER = str(Path(multigpu_inference.__file__).parents[1])
@@ -23,7 +23,7 @@ def _environment(inherited: dict[str, str] | None = None, **settings: str) -> di
 
 def test_the_front_end_waits_longer_than_its_worker_and_the_worker_longer_than_the_engine() -> None:
     seconds = _environment(MULTIGPU_REQUEST_TIMEOUT_S="12.5")["SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS"]
-    assert int(seconds) > 12.5 + handler_service.ENGINE_GRACE_S > 12.5
+    assert int(seconds) > 12.5 + request.ENGINE_GRACE_S > 12.5
 
 
 def test_limits_and_counts_reach_multi_model_server() -> None:

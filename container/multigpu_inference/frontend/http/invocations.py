@@ -1,0 +1,126 @@
+"""`POST /invocations`: a request's way from its head to its answer, as an ASGI application.
+
+head ──► refused now? ──► body, into an arena ──► engine ──► answer
+                               ├ multipart/form-data: the one body in it
+                               └ multipart/mixed: each part a request, answers streamed (`bulk`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from functools import partial
+from typing import Any
+
+from multigpu_inference import log
+from multigpu_inference.config import Settings
+from multigpu_inference.errors import ClientGone, Overloaded, ResponseTooLarge, ServingError, Unavailable
+from multigpu_inference.frontend.http.answer import HttpAnswer, Send
+from multigpu_inference.frontend.http.arena_pool import PooledArena
+from multigpu_inference.frontend.http.body import Receive, announced_length, receive_body
+from multigpu_inference.frontend.http.bulk import answer_bulk, is_bulk
+from multigpu_inference.frontend.http.connection import ON_CLIENT_GONE
+from multigpu_inference.frontend.http.engine_link import EngineLink
+from multigpu_inference.frontend.http.form import Part, parse_parts
+from multigpu_inference.frontend.request import make_invocation, of_form, refuse_url_encoded
+from multigpu_inference.ipc import Blob
+from multigpu_inference.messages import Invocation
+
+# A part of a bulk request that finds the queue full comes again, where another request's client would.
+_COME_AGAIN_S = 0.05
+
+
+class Invocations:
+    """Answers invocations."""
+
+    def __init__(self, engine: EngineLink, settings: Settings) -> None:
+        """Keep what every request needs."""
+        self._engine = engine
+        self._request_timeout_s = settings.engine.request_timeout_s
+        self._max_payload_bytes = settings.front_end.max_payload_bytes
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong is an answer too."""
+        arrived = time.monotonic()
+        request_id = uuid.uuid4().hex
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            content_type, body, arena = await self._receive(headers, scope, receive)
+        except Exception as error:
+            await self._refused(error, request_id)(scope, receive, send)
+            return
+        if isinstance(body, list):
+            ask = partial(self._answer_part, request_id, headers)
+            with self._engine.place():
+                await answer_bulk(body, ask, self._engine.max_in_bulk, scope, send)
+            return
+        scope[ON_CLIENT_GONE] = partial(self._engine.cancel, request_id)
+        answer = await self._answer(self._invocation(request_id, content_type, headers, arrived), body, arena)
+        await answer(scope, receive, send)
+
+    async def _receive(
+        self, headers: dict[str, str], scope: Any, receive: Receive
+    ) -> tuple[str, Blob | list[Part], PooledArena]:
+        """Take a request's body: its content type, and itself, or its parts where each is a request; and its arena."""
+        content_type = headers.get("content-type", "")
+        refuse_url_encoded(content_type)
+        length = announced_length(headers, self._max_payload_bytes)
+        if (refusal := self._engine.refusal()) is not None:
+            raise refusal
+        arena = self._engine.arena()
+        try:
+            body = await receive_body(scope, receive, length, self._max_payload_bytes, arena.memory)
+            if not content_type.lower().startswith("multipart/"):
+                return content_type, body, arena
+            parts = parse_parts(content_type, arena.memory.read(body))
+            if is_bulk(content_type):
+                self._engine.forget(arena)
+                return content_type, parts, arena
+            part = of_form([(part.name, part) for part in parts])
+            return part.content_type, arena.memory.write([part.body], 0)[0], arena
+        except BaseException:
+            self._engine.forget(arena)
+            raise
+
+    def _invocation(self, request_id: str, content_type: str, headers: dict[str, str], arrived: float) -> Invocation:
+        return make_invocation(request_id, content_type, headers, arrived, self._request_timeout_s)
+
+    async def _answer(self, invocation: Invocation, body: Blob, arena: PooledArena) -> HttpAnswer:
+        """The engine's answer, or why there is none."""
+        try:
+            answer, answer_body = await self._engine.invoke(invocation, body, arena)
+            if len(answer_body) > self._max_payload_bytes:
+                raise ResponseTooLarge
+            return HttpAnswer.of_engine(answer, answer_body)
+        except ClientGone as error:  # the engine has it in its log
+            return HttpAnswer.of_error(error, invocation.request_id)
+        except ServingError as error:
+            log.event("request", request_id=invocation.request_id, status=error.status, error=error.code)
+            return HttpAnswer.of_error(error, invocation.request_id)
+
+    def _refused(self, error: Exception, request_id: str) -> HttpAnswer:
+        """The answer to a request that does not come to the engine. Without descriptors or memory nothing else fits either."""
+        if not isinstance(error, ServingError):
+            log.exception("front_end_error", error, request_id=request_id)
+            error = Unavailable() if isinstance(error, OSError) else ServingError()
+        log.event("request", request_id=request_id, status=error.status, error=error.code)
+        self._engine.refused(error)
+        return HttpAnswer.of_error(error, request_id)
+
+    async def _answer_part(self, request_id: str, headers: dict[str, str], part: Part, number: int) -> HttpAnswer:
+        """Answer one part of a bulk request; where the engine is full, wait for its turn as long as a request may take."""
+        own = f"{request_id}-{number}"
+        accept = part.headers.get("accept", headers.get("accept", ""))
+        arrived = time.monotonic()
+        while (refusal := self._engine.refusal()) is not None:
+            if not isinstance(refusal, Overloaded) or time.monotonic() > arrived + self._request_timeout_s:
+                return self._refused(refusal, own)
+            await asyncio.sleep(_COME_AGAIN_S)
+        try:
+            arena = self._engine.arena()
+            body = arena.memory.write([part.body], 0)[0]
+        except Exception as error:
+            return self._refused(error, own)
+        invocation = self._invocation(own, part.content_type, {**headers, "accept": accept}, time.monotonic())
+        return await self._answer(invocation, body, arena)
