@@ -23,8 +23,9 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 FRONT_END = [name for name in SOURCES if name.startswith(f"{PACKAGE}.frontend")]
 ENGINE = [name for name in SOURCES if name.startswith(f"{PACKAGE}.engine")]
-# Everything that stands under both, `supervisor` aside, which stands over them.
-COMMON = [name for name in SOURCES if name not in (*FRONT_END, *ENGINE, PACKAGE, f"{PACKAGE}.supervisor")]
+PLANNER = [name for name in SOURCES if name.startswith((f"{PACKAGE}.planner", f"{PACKAGE}.__main__"))]
+# Everything that stands under both, those aside that stand over them.
+COMMON = [name for name in SOURCES if name not in (*FRONT_END, *ENGINE, *PLANNER, PACKAGE, f"{PACKAGE}.supervisor")]
 
 
 def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -73,7 +74,13 @@ def within(modules: set[str], *packages: str) -> set[str]:
 def test_engine_and_supervisor_load_no_torch() -> None:
     loaded = loaded_by(f"{PACKAGE}.engine.server", f"{PACKAGE}.supervisor")
     assert not within(loaded, "torch", "numpy")
-    assert not within(loaded, f"{PACKAGE}.user_module", f"{PACKAGE}.frontend")
+    assert not within(loaded, f"{PACKAGE}.user_module", f"{PACKAGE}.frontend", f"{PACKAGE}.planner")
+
+
+def test_the_http_front_end_loads_no_torch_and_nothing_of_the_engine() -> None:
+    loaded = loaded_by(f"{PACKAGE}.frontend.http.server")
+    foreign = (f"{PACKAGE}.engine", f"{PACKAGE}.planner", f"{PACKAGE}.user_module", "mms", "sagemaker_inference")
+    assert not within(loaded, "torch", "numpy", *foreign)
 
 
 def test_a_front_end_worker_loads_no_torch_and_nothing_of_the_engine() -> None:
@@ -129,6 +136,11 @@ def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> Non
     assert within(imports(name), PACKAGE) <= allowed | set(FRONT_END)
 
 
+@pytest.mark.parametrize("name", [*FRONT_END, *ENGINE, *COMMON])
+def test_nothing_that_serves_knows_the_planner(name: str) -> None:
+    assert not within(imports(name), f"{PACKAGE}.planner")
+
+
 @pytest.mark.parametrize("name", ENGINE)
 def test_the_engine_knows_neither_front_end_nor_supervisor(name: str) -> None:
     assert not within(imports(name), f"{PACKAGE}.frontend", f"{PACKAGE}.supervisor", "mms", "sagemaker_inference")
@@ -142,6 +154,11 @@ def test_the_supervisor_knows_neither_engine_nor_front_end() -> None:
 def test_what_all_share_knows_none_of_them(name: str) -> None:
     folders = [f"{PACKAGE}.{module}" for module in ("engine", "frontend", "supervisor")]
     assert not within(imports(name), *folders)
+
+
+@pytest.mark.parametrize("name", PLANNER)
+def test_the_planner_knows_neither_front_end_nor_supervisor(name: str) -> None:
+    assert not within(imports(name), f"{PACKAGE}.frontend", f"{PACKAGE}.supervisor")
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -1,0 +1,46 @@
+"""`python -m multigpu_inference`: commands for the person who deploys a model. Serving is `entrypoint.py serve`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+
+import psutil
+
+from multigpu_inference import process
+from multigpu_inference.planner import command
+
+_LAST_S = 2.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit code: 0, 2 where an argument or a setting is not allowed, 3 where the model does not load."""
+    parser = argparse.ArgumentParser(prog="python -m multigpu_inference")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan = commands.add_parser("plan", help="measure a model, predict placements, recommend settings")
+    plan.set_defaults(run=command.run)
+    command.add_arguments(plan)
+    chosen = parser.parse_args(arguments)
+    # As Ctrl-C: leave through the blocks that end what was started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process.adopt_orphans()
+    try:
+        code: int = chosen.run(chosen)
+    finally:
+        end_descendants()
+    return code
+
+
+def end_descendants() -> None:
+    """End by force what is left of processes that user code started, whose parents have gone."""
+    left = psutil.Process().children(recursive=True)
+    for child in left:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(left, timeout=_LAST_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
