@@ -26,7 +26,7 @@ demo: $(READY) ## photos to mattes through the whole endpoint, into build/demo/
 serve: $(READY) ## the same endpoint, on port 8080 until Ctrl-C; MODEL=folder or model.tar.gz serves your own
 	@$(RUN) demo/run.py --stay $(if $(MODEL),--model '$(MODEL)')
 
-bench: $(READY) ## every figure that has a goal, and a report, into build/bench/; QUICK=1 for a smoke run of a minute
+bench: $(READY) ## every figure that has a goal, and a report, into build/bench/; QUICK=1 for a smoke run of two minutes
 	@$(RUN) -m bench suite $(if $(QUICK),--quick)
 
 test: $(READY) ## all tests that need neither the image nor a GPU

@@ -6,11 +6,14 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import report, suite
 from bench.bench_error import BenchError
+from bench.front_end_memory import front_end_memory_table, measure_front_end_memory
 from bench.measure import measure
 from bench.memory import measure_memory
+from bench.overload import measure_overload
 from bench.result import breakdown_table, noise_note, results_table, write_json
 from bench.setup import FRONT_ENDS, Setup, make_setup
 from bench.workload import ROOT, WORKLOADS, find
@@ -38,17 +41,27 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.memory:
         growth = measure_memory(setup)
         print(growth.table())
-        if arguments.json is not None:
-            write_json(arguments.json, growth.as_json())
-        return 0
+        return _written(arguments, growth.as_json())
+    if arguments.front_end_memory:
+        memory = measure_front_end_memory(setup)
+        print(front_end_memory_table(memory))
+        return _written(arguments, memory.as_json())
+    if arguments.ping:
+        overload = measure_overload(setup)
+        print(overload.table())
+        return _written(arguments, overload.as_json())
     results = measure(setup)
     print(results_table(results))
     print(f"\n{breakdown_table(results[-1])}")
     if note := noise_note(results):
         print(f"\n{note}")
+    found = [result.as_json() for result in results]
+    return _written(arguments, found[0] if len(found) == 1 else found)
+
+
+def _written(arguments: argparse.Namespace, found: Any) -> int:
     if arguments.json is not None:
-        found = [result.as_json() for result in results]
-        write_json(arguments.json, found[0] if len(found) == 1 else found)
+        write_json(arguments.json, found)
     return 0
 
 
@@ -82,6 +95,7 @@ def _setup(arguments: argparse.Namespace) -> Setup:
         repeat=arguments.repeat,
         trace=arguments.trace,
         limit=not arguments.no_limit,
+        body_bytes=arguments.body_bytes,
         extra=dict(arguments.set),
     )
 
@@ -100,16 +114,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--warmup", type=float, default=2.0, help="seconds before each window (2)")
     run.add_argument("--repeat", type=_positive, default=1, help="windows of which the median counts (1)")
     run.add_argument(
-        "--front-end", default="mms", choices=FRONT_ENDS, help="mms (HTTP), engine (its socket), stock (noop only)"
+        "--front-end", default="mms", choices=FRONT_ENDS, help="mms or http (HTTP), engine (its socket), stock (noop only)"
     )
     run.add_argument("--set", type=_assignment, action="append", default=[], metavar="NAME=VALUE", help="a container setting")
     run.add_argument("--trace", action="store_true", help="have the engine log when each hop of a request was")
+    run.add_argument("--body-bytes", type=_positive, metavar="N", help="bodies of so many bytes (noop, echo, hold)")
     run.add_argument("--no-limit", action="store_true", help="do not measure the limit")
     run.add_argument("--memory", action="store_true", help="how much memory so many requests in flight take, each sent once")
+    run.add_argument("--front-end-memory", action="store_true", help="memory of mms or http while so many are held (hold)")
+    run.add_argument("--ping", action="store_true", help="offer five times what it can serve, and ask /ping meanwhile")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     whole = commands.add_parser("suite", help="every figure that has a goal, and the report")
     whole.set_defaults(do=_suite)
-    whole.add_argument("--quick", action="store_true", help="a smoke run of about a minute; its figures mean nothing")
+    whole.add_argument("--quick", action="store_true", help="a smoke run of about two minutes; its figures mean nothing")
     whole.add_argument("--only", help="rows whose name contains this")
     commands.add_parser("report", help="make the report again from build/bench/suite.json").set_defaults(do=_report)
     return parser

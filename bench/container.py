@@ -12,6 +12,8 @@ from types import TracebackType
 from bench.bench_error import BenchError
 from bench.child import Child, free_port
 from bench.container_log import ServedRequest, events, served_requests
+from bench.device_time import DeviceSeconds, read_advice, read_device_seconds
+from bench.setup import HTTP
 from bench.workload import ROOT
 
 _START_LIMIT_S = 240.0
@@ -58,7 +60,8 @@ class Container:
         self.pid = self._child.pid
         try:
             self._child.wait_until(lambda: self._event("ready") is not None, _START_LIMIT_S)
-            self._child.wait_for_front_end(self.front_end_workers)
+            if not self._has_http_front_end:
+                self._child.wait_for_front_end(self.front_end_workers)
         except BaseException:
             self._end()
             raise
@@ -86,6 +89,18 @@ class Container:
         """The requests answered since a moment of the epoch."""
         with self._log.open(errors="replace") as lines:
             return [request for request in served_requests(lines) if request.time >= since]
+
+    def device_seconds(self) -> DeviceSeconds:
+        """What its devices have done since it started; empty where its front end has no page of metrics."""
+        return read_device_seconds(self.url) if self._has_http_front_end else {}
+
+    def advice(self) -> str:
+        """What it would change; "" where its front end has no page of metrics."""
+        return read_advice(self.url) if self._has_http_front_end else ""
+
+    @property
+    def _has_http_front_end(self) -> bool:
+        return self._settings.get("MULTIGPU_FRONT_END") == HTTP
 
     def _event(self, name: str) -> dict[str, object] | None:
         with self._log.open(errors="replace") as lines:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.bench_error import BenchError
+from bench.device_time import DeviceTime
 from bench.load import LoadOutcome, LoadPlan
 from bench.processes import Usage, usage
 from bench.workload import ROOT
@@ -26,11 +27,15 @@ class Window:
         outcome: What the load generator saw.
         before: The server when it began.
         after: The server when it ended.
+        device_time: What each device did meanwhile, where the server says it.
+        advice: What the server would change; "" where it does not say.
     """
 
     outcome: LoadOutcome
     before: Usage
     after: Usage
+    device_time: list[DeviceTime] = field(default_factory=list)
+    advice: str = ""
 
     @property
     def requests_per_second(self) -> float:
@@ -50,13 +55,19 @@ class Window:
         return {role: seconds * 1e3 / count for role, seconds in spent.items()}
 
 
-def put_load(plan: LoadPlan, server_pid: int, on_measuring: Callable[[], None] = lambda: None) -> Window:
+def put_load(
+    plan: LoadPlan,
+    server_pid: int,
+    on_measuring: Callable[[], None] = lambda: None,
+    on_measured: Callable[[], None] = lambda: None,
+) -> Window:
     """Carry out a plan; returns when the last request has been answered.
 
     Args:
         plan: What to send, and where.
         server_pid: The server's first process.
         on_measuring: Called when the warm-up is over.
+        on_measured: Called when the window is over; the last requests may still wait for their answers.
     """
     with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".json") as file:
         json.dump(dataclasses.asdict(plan), file)
@@ -68,10 +79,11 @@ def put_load(plan: LoadPlan, server_pid: int, on_measuring: Callable[[], None] =
             try:
                 lines = process.stdout
                 _hear(lines.readline())
-                before = usage(server_pid)
                 on_measuring()
+                before = usage(server_pid)
                 _hear(lines.readline())
                 after = usage(server_pid)
+                on_measured()
                 outcome = LoadOutcome(**_hear(lines.readline()))
             except BaseException:
                 process.kill()

@@ -5,6 +5,7 @@ model folder ──► bare loops (right answers, limit) ──► container ─
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import tempfile
 import time
@@ -15,10 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench import provenance
+from bench import setup as setups
 from bench.bare_loops import BareLoops
 from bench.baseline import Baseline
 from bench.container import Container
 from bench.container_log import ServedRequest, mean_hops_ms
+from bench.device_time import DeviceSeconds, device_time
+from bench.limit import BARE_LOOPS, MMS, NONE, STOCK, Limit, limit_name
 from bench.load_process import Window, plan_load, put_load
 from bench.model_folder import make_model_folder
 from bench.percentiles import percentile
@@ -29,21 +33,6 @@ from bench.workload import ROOT
 
 LOGS = ROOT / "build" / "bench" / "logs"
 _TRACED_REQUESTS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """What is possible at best, and how it is found out.
-
-    Attributes:
-        name: `ideal`, `bare loops`, `stock`; `-` where it is not asked for.
-        per_second: Measures it, or tells it.
-        measured: Whether it varies from one time to the next.
-    """
-
-    name: str
-    per_second: Callable[[], float | None]
-    measured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +67,28 @@ def started(setup: Setup) -> Iterator[Started]:
     name = f"{workload.name}-{setup.front_end}"
     with ExitStack() as stack:
         base_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-ml-")))
-        devices = base_dir / "devices"
+        folder = base_dir / "run"
         make_model_folder(workload, base_dir)
-        devices.mkdir()
-        settings = setup.settings(str(devices))
-        cores = provenance.machine()["cores"]
+        folder.mkdir()
+        settings = setup.settings(str(folder))
+        limit_is = limit_name(setup)
         # Where the limit is another one, a single loop is there for the right answers.
-        count = 1 if workload.simulation or workload.name == "noop" or not setup.limit else cores
+        count = provenance.machine()["cores"] if limit_is == BARE_LOOPS else 1
         loops = stack.enter_context(BareLoops(workload, base_dir, count, settings))
         say(f"{workload.name}: starting the container")
         container = stack.enter_context(Container(base_dir, settings, LOGS / f"{name}.log"))
         server: Container | Baseline = container
-        target = container.engine_socket if setup.front_end == "engine" else container.url
-        baseline: Baseline | None = None
-        if workload.name == "noop":
-            baseline = stack.enter_context(Baseline(container.front_end_workers, LOGS / f"{name}-baseline.log"))
-            if setup.front_end == "stock":
-                server, target = baseline, baseline.url
-        limit = _limit(setup, loops, baseline, max(setup.concurrency))
+        target = container.engine_socket if setup.front_end == setups.ENGINE else container.url
+        other: Container | Baseline | None = None
+        if limit_is == STOCK or setup.front_end == setups.STOCK:
+            other = stack.enter_context(Baseline(container.front_end_workers, LOGS / f"{name}-baseline.log"))
+            if setup.front_end == setups.STOCK:
+                server, target = other, other.url
+        elif limit_is == MMS:
+            say(f"{workload.name}: starting the container with multi-model-server")
+            other_settings = dataclasses.replace(setup, front_end=setups.MMS).settings(str(folder))
+            other = stack.enter_context(Container(base_dir, other_settings, LOGS / f"{name}-mms.log"))
+        limit = _limit(setup, loops, other, max(setup.concurrency))
         yield Started(setup, settings, loops.folder, server, target, limit)
 
 
@@ -105,42 +98,16 @@ def measure(setup: Setup) -> list[Result]:
         return [_point(running, concurrency) for concurrency in setup.concurrency]
 
 
-def command_line(setup: Setup, concurrency: int) -> str:
-    """What measures one point again."""
-    words = ["python", "-m", "bench", "run", setup.workload.name, "--front-end", setup.front_end]
-    words += [] if setup.devices is None else ["--devices", str(setup.devices)]
-    words += ["--replicas", str(setup.replicas), "--concurrency", str(concurrency), "--seconds", f"{setup.seconds:g}"]
-    words += [] if setup.rate is None else ["--rate", f"{setup.rate:g}"]
-    words += [] if setup.repeat == 1 else ["--repeat", str(setup.repeat)]
-    words += ["--trace"] if setup.trace else []
-    words += [word for name, value in setup.extra.items() for word in ("--set", f"{name}={value}")]
-    return shlex.join(words)
-
-
-def median_index(values: Sequence[float]) -> int:
-    """Where the median stands; of an even number the lower of the two."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    return order[(len(values) - 1) // 2]
-
-
-def _limit(setup: Setup, loops: BareLoops, baseline: Baseline | None, concurrency: int) -> Limit:
-    simulation, devices = setup.workload.simulation, setup.devices
-    if not setup.limit:
-        return Limit("-", lambda: None, measured=False)
-    if simulation is not None and devices is not None:
-        ideal = simulation.ideal_per_second(devices)
-        return Limit("ideal", lambda: ideal, measured=False)
-    if baseline is None:
-        return Limit("bare loops", lambda: loops.run(setup.seconds / 2), measured=True)
-    server = baseline
-
-    def stock() -> float:
-        return _load(setup, loops.folder, server, server.url, concurrency).requests_per_second
-
-    return Limit("stock", stock, measured=True)
-
-
-def _load(setup: Setup, requests: Path, server: Container | Baseline, target: str, concurrency: int) -> Window:
+def put_setup_load(
+    setup: Setup,
+    requests: Path,
+    server: Container | Baseline,
+    target: str,
+    concurrency: int,
+    on_measuring: Callable[[], object] = lambda: None,
+    on_measured: Callable[[], object] = lambda: None,
+) -> Window:
+    """One window of a setup's load, with what the devices did meanwhile where the container says it."""
     workload = setup.workload
     plan = plan_load(
         requests,
@@ -153,7 +120,56 @@ def _load(setup: Setup, requests: Path, server: Container | Baseline, target: st
         warmup_s=setup.warmup_s,
         rate=setup.rate,
     )
-    return put_load(plan, server.pid)
+    looks: list[DeviceSeconds] = []
+    advice: list[str] = []
+
+    def begin() -> None:
+        looks.append(server.device_seconds())
+        on_measuring()
+
+    def end() -> None:
+        on_measured()
+        looks.append(server.device_seconds())
+        advice.append(server.advice())
+
+    window = put_load(plan, server.pid, begin, end)
+    return dataclasses.replace(window, device_time=device_time(*looks), advice=advice[0])
+
+
+def command_line(setup: Setup, concurrency: int) -> str:
+    """What measures one point again."""
+    words = ["python", "-m", "bench", "run", setup.workload.name, "--front-end", setup.front_end]
+    words += [] if setup.devices is None else ["--devices", str(setup.devices)]
+    words += ["--replicas", str(setup.replicas), "--concurrency", str(concurrency), "--seconds", f"{setup.seconds:g}"]
+    words += [] if setup.rate is None else ["--rate", f"{setup.rate:g}"]
+    words += [] if setup.repeat == 1 else ["--repeat", str(setup.repeat)]
+    words += ["--trace"] if setup.trace else []
+    words += [] if setup.body_bytes is None else ["--body-bytes", str(setup.body_bytes)]
+    words += [word for name, value in setup.extra.items() for word in ("--set", f"{name}={value}")]
+    return shlex.join(words)
+
+
+def median_index(values: Sequence[float]) -> int:
+    """Where the median stands; of an even number the lower of the two."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    return order[(len(values) - 1) // 2]
+
+
+def _limit(setup: Setup, loops: BareLoops, other: Container | Baseline | None, concurrency: int) -> Limit:
+    name = limit_name(setup)
+    if name == NONE:
+        return Limit(name, lambda: None, measured=False)
+    if setup.workload.simulation is not None and setup.devices is not None:
+        ideal = setup.workload.simulation.ideal_per_second(setup.devices)
+        return Limit(name, lambda: ideal, measured=False)
+    if other is None:
+        return Limit(name, lambda: loops.run(setup.seconds / 2), measured=True)
+    server = other
+
+    def through_the_other() -> float:
+        return put_setup_load(setup, loops.folder, server, server.url, concurrency).requests_per_second
+
+    return Limit(name, through_the_other, measured=True)
 
 
 def _point(running: Started, concurrency: int) -> Result:
@@ -163,7 +179,7 @@ def _point(running: Started, concurrency: int) -> Result:
     since = time.time()
     for number in range(setup.repeat):
         say(f"{setup.workload.name}: {concurrency} in flight, window {number + 1} of {setup.repeat}")
-        windows.append(_load(setup, running.requests, running.server, running.target, concurrency))
+        windows.append(put_setup_load(setup, running.requests, running.server, running.target, concurrency))
         limits.append(limit.per_second() if limit.measured else limits[0])
     around = [_mean(before, after) for before, after in pairwise(limits)]
     shares = [window.requests_per_second / (best or 1.0) for window, best in zip(windows, around, strict=True)]
@@ -195,7 +211,10 @@ def _point(running: Started, concurrency: int) -> Result:
         foreign_cores=window.foreign_cores,
         hops_ms=mean_hops_ms(served),
         trace=_trace(served),
-        settings={name: value for name, value in running.settings.items() if name != "SIM_DEVICE_DIR"},
+        body_bytes=setup.body_bytes,
+        device_time=window.device_time,
+        advice=window.advice,
+        settings={name: value for name, value in running.settings.items() if name not in setups.PATHS},
         command=command_line(setup, concurrency),
         machine=provenance.machine(),
         date=provenance.now(),

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import provenance
-from bench.load_process import plan_load, put_load
+from bench.burst import SETTINGS, burst
+from bench.format_table import format_table
 from bench.measure import command_line, started
 from bench.processes import machine_shmem_mib, usage
 from bench.progress import say
-from bench.result import format_table
 from bench.setup import Setup
 
 # Reading the memory of twenty processes takes some milliseconds of CPU each time.
 _LOOK_EVERY_S = 0.25
-# The machine is busy with the first requests when the last ones arrive, and with those in front of each until it answers.
-_TIMEOUT_S = 600.0
 _MIB = 1 << 20
 
 
@@ -102,7 +100,7 @@ class PeakWatch:
 def measure_memory(setup: Setup) -> MemoryGrowth:
     """Start the container, send `concurrency` requests at once, and watch its memory until the last is answered."""
     in_flight = max(setup.concurrency)
-    setup = dataclasses.replace(setup, limit=False, extra={"MULTIGPU_REQUEST_TIMEOUT_S": f"{_TIMEOUT_S:g}", **setup.extra})
+    setup = dataclasses.replace(setup, limit=False, extra={**SETTINGS, **setup.extra})
     workload = setup.workload
     with started(setup) as running:
         pid = running.server.pid
@@ -110,32 +108,16 @@ def measure_memory(setup: Setup) -> MemoryGrowth:
         def memory_mib() -> float:
             """Private memory of the container, and shared memory of the machine: a memory file may be mapped by nobody."""
             now = usage(pid)
-            return sum(now.pss_mib.values()) - now.shmem_mib + machine_shmem_mib()
-
-        def load(connections: int, requests_each: int) -> Any:
-            return put_load(
-                plan_load(
-                    running.requests,
-                    running.target,
-                    content_type=workload.content_type,
-                    accept=workload.accept,
-                    exact=workload.exact,
-                    concurrency=connections,
-                    seconds=0.0,
-                    requests_each=requests_each,
-                    timeout_s=_TIMEOUT_S,
-                ),
-                pid,
-            ).outcome
+            return sum(now.pss_mib.values()) - sum(now.shmem_mib.values()) + machine_shmem_mib()
 
         # A few first, so that what every worker needs once does not count as growth.
-        load(8, 4)
-        shared = machine_shmem_mib() - usage(pid).shmem_mib
+        burst(running, 8, 4)
+        shared = machine_shmem_mib() - sum(usage(pid).shmem_mib.values())
         watch = PeakWatch(memory_mib)
         before = watch.peak
         watch.start()
         say(f"{workload.name}: {in_flight} requests at once")
-        outcome = load(in_flight, 1)
+        outcome = burst(running, in_flight, 1)
         peak = watch.stop()
     bodies = workload.inputs()
     bodies_mib = sum(len(bodies[number % len(bodies)]) for number in range(in_flight)) / _MIB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from bench.container_log import HOPS
+from bench.device_time import DeviceTime, causes_of, spoken
 from bench.result import Result
 
 _STYLE: dict[Any, Any] = {
@@ -41,6 +43,8 @@ _HOP_COLOURS = {
     "predict_ms": "#4a8fcb",
     "postprocess_ms": "#d9a05b",
 }
+_CAUSE_COLOURS = ("#d9792b", "#d9a05b", "#8fbf8f", "#b58fc9", "#c96f6f", "#7fb0dd", "#a8a878", "#6fb0a8")
+_NO_TRAFFIC = "no_traffic"
 _POOL_HOPS = ("preprocess_ms", "postprocess_ms")
 
 
@@ -81,6 +85,27 @@ def time_per_hop(results: Sequence[Result]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set(title="mean time of a request, ms, as the container logged it")
         axes.legend(ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        return _svg(figure)
+
+
+def device_time(devices: Sequence[DeviceTime]) -> str:
+    """A bar for each device: the share in which it worked, then the causes for which it did not."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(9.6, 1.1 + 0.3 * len(devices)), layout="constrained")
+        parts = [("busy", _BLUE, [each.busy for each in devices])]
+        other = iter(itertools.cycle(_CAUSE_COLOURS))
+        for cause in causes_of(devices):
+            colour = "#d5d8dd" if cause == _NO_TRAFFIC else next(other)
+            parts.append((spoken(cause), colour, [each.idle.get(cause, 0.0) for each in devices]))
+        left = [0.0] * len(devices)
+        for name, colour, shares in parts:
+            axes.barh(range(len(devices)), [share * 100 for share in shares], 0.7, left, color=colour, label=name)
+            left = [start + share * 100 for start, share in zip(left, shares, strict=True)]
+        axes.set_yticks(range(len(devices)), [each.device for each in devices])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set(title="time of each device, per cent", xlim=(0, 100))
+        axes.legend(ncols=min(6, len(parts)), loc="upper center", bbox_to_anchor=(0.5, -0.1))
         return _svg(figure)
 
 

@@ -20,7 +20,10 @@ _ROLES = (
     ("multigpu_inference.engine.pool_worker", "pool"),
     ("multigpu_inference.engine.replica_worker", "replicas"),
     ("multigpu_inference.engine.server", "engine"),
+    ("multigpu_inference.frontend.model_server", "launcher"),
+    ("multigpu_inference.frontend", "front end"),
 )
+FRONT_END_ROLES = ("java", "front-end workers", "launcher", "front end")
 _OTHER = "supervision"
 ROLES = (*(role for _, role in _ROLES), _OTHER)
 
@@ -32,13 +35,13 @@ class Usage:
     Attributes:
         cpu_s: CPU seconds since each process began, by role.
         pss_mib: Memory by role; what several processes share is divided among them.
-        shmem_mib: The part of it all that is shared memory.
+        shmem_mib: The part of that which is shared memory, by role.
         machine_cpu_s: CPU seconds of the whole machine, whoever used them.
     """
 
     cpu_s: dict[str, float]
     pss_mib: dict[str, float]
-    shmem_mib: float
+    shmem_mib: dict[str, float]
     machine_cpu_s: float
 
     def cpu_since(self, before: Usage) -> dict[str, float]:
@@ -48,7 +51,7 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Look at a process and all its descendants."""
-    cpu, pss, shmem = defaultdict[str, float](float), defaultdict[str, float](float), 0.0
+    cpu, pss, shmem = (defaultdict[str, float](float) for _ in range(3))
     with suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
@@ -59,8 +62,8 @@ def usage(pid: int) -> Usage:
                 cpu[role] += cpu_seconds((folder / "stat").read_text())
                 memory = memory_mib((folder / "smaps_rollup").read_text())
                 pss[role] += memory.get("Pss", 0.0)
-                shmem += memory.get("Pss_Shmem", 0.0)
-    return Usage(dict(cpu), dict(pss), shmem, machine_cpu_seconds(Path("/proc/stat").read_text()))
+                shmem[role] += memory.get("Pss_Shmem", 0.0)
+    return Usage(dict(cpu), dict(pss), dict(shmem), machine_cpu_seconds(Path("/proc/stat").read_text()))
 
 
 def role_of(command: Sequence[str]) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from bench import plots, suite
+from bench.device_time import device_lines
+from bench.front_end_memory import front_end_memory_lines
+from bench.overload import OVERLOAD_TITLES, overload_line
 from bench.result import Result, noise_note
+from bench.row import FRONT_END_MEMORY, LOAD, OVERLOAD
 from bench.workload import WORKLOADS
 
 _STYLE = """
@@ -22,6 +27,13 @@ th { color: #656d76; font-weight: 600; } th:first-child, td:first-child { text-a
 td.yes { color: #1a7f37; } td.NO { color: #cf222e; font-weight: 600; } code { font-size: 12px; }
 .wide { overflow-x: auto; }
 """
+
+_WHERE = {
+    "mms": "through multi-model-server",
+    "http": "through the HTTP front end",
+    "engine": "at the engine's socket",
+    "stock": "multi-model-server alone",
+}
 
 
 def write(data: Mapping[str, Any], path: Path) -> None:
@@ -43,14 +55,18 @@ def page(data: Mapping[str, Any]) -> str:
     parts += [
         "<h2>Goals</h2>",
         "<p>Each figure is a share of a limit taken in the same run: of the arithmetic ideal for simulated devices, of the "
-        "script's functions in bare loops with no server, or of multi-model-server with a handler that returns at once.</p>",
+        "script's functions in bare loops with no server, or of multi-model-server with a handler that returns at once; or a "
+        "multiple of what the same container serves through multi-model-server.</p>",
         _table(suite.GOAL_TITLES, suite.goal_lines(data)),
     ]
-    results = [Result.from_json(row["result"]) for row in data["rows"] if row["kind"] == "load"]
+    results = [Result.from_json(row["result"]) for row in data["rows"] if row["kind"] == LOAD]
     if note := noise_note(results):
         parts.append(f"<p><b>{escape(note)}</b></p>")
     if results:
         parts += ["<h2>Where CPU time and memory go</h2>", _usage(results)]
+    parts += _devices([result for result in results if result.device_time and not WORKLOADS[result.workload].empty])
+    parts += _front_end_memory([row["result"] for row in data["rows"] if row["kind"] == FRONT_END_MEMORY])
+    parts += _pings([row["result"] for row in data["rows"] if row["kind"] == OVERLOAD])
     for sweep in data["sweeps"]:
         parts += _sweep([Result.from_json(each) for each in sweep])
     return (
@@ -62,7 +78,7 @@ def page(data: Mapping[str, Any]) -> str:
 def _sweep(results: Sequence[Result]) -> list[str]:
     first = results[0]
     workload = WORKLOADS[first.workload]
-    where = "over HTTP" if first.front_end == "mms" else "at the engine's socket"
+    where = _WHERE[first.front_end]
     devices = f"{first.devices} simulated devices" if first.devices else f"{first.replicas} replicas"
     parts = [
         f"<h2>{first.workload}: {escape(workload.summary)}</h2>",
@@ -88,13 +104,46 @@ def _usage(results: Iterable[Result]) -> str:
     titles = ["CPU ms a request", *roles, "PSS MiB"]
     rows = [
         [
-            f"{result.workload}, {result.front_end}, {result.concurrency} in flight",
+            f"{result.title}, {result.front_end}, {result.concurrency} in flight",
             *(f"{result.cpu_ms_per_request.get(role, 0.0):.2f}" for role in roles),
             f"{sum(result.pss_mib.values()):.0f}",
         ]
         for result in results
     ]
     return _table(titles, rows)
+
+
+def _devices(results: Sequence[Result]) -> list[str]:
+    """What the devices did, of results whose container said it; a script without a model keeps none busy."""
+    if not results:
+        return []
+    named = [(f"{result.title}, {result.concurrency} in flight", result.device_time) for result in results]
+    rows = [replace(each, device=f"{name}, {each.device}") for name, devices in named for each in devices]
+    return [
+        "<h2>Where the devices' idle time goes</h2>",
+        "<p>Each second of a device, as the container counted it while it was measured: it worked, or it waited, and for "
+        "what.</p>",
+        _picture(plots.device_time(rows), "Shares of busy and idle time of each device"),
+        _table(*device_lines(rows)),
+        *(f"<p>{escape(result.title)}: {escape(result.advice)}</p>" for result in results if result.advice),
+    ]
+
+
+def _front_end_memory(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    lines = [front_end_memory_lines(each) for each in found]
+    return [
+        "<h2>Memory of the front end</h2>",
+        "<p>Of the processes that are there because of it, without the requests' arenas, which stand beside it.</p>",
+        _table(lines[0][0], [row for _, rows in lines for row in rows]),
+    ]
+
+
+def _pings(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    return ["<h2>/ping while five times too much is offered</h2>", _table(OVERLOAD_TITLES, map(overload_line, found))]
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

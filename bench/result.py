@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.device_time import DeviceTime, device_table
+from bench.format_table import format_table
 
 # Up to this the rest of a machine is quiet; what has just ended counts as the rest, too.
 _QUIET_CORES = 0.15
@@ -19,7 +22,8 @@ class Result:
 
     Attributes:
         workload: Its name.
-        front_end: What was asked: `mms` over HTTP, `engine` at its socket, `stock` the server that `noop` is compared with.
+        front_end: What was asked: `mms` and `http` over HTTP, `engine` at its socket, `stock` the server that `noop` is
+            compared with.
         devices: Simulated devices; None without a simulation.
         replicas: Replicas.
         concurrency: Requests in flight.
@@ -27,7 +31,7 @@ class Result:
         seconds: How long was measured.
         requests: Right answers meanwhile.
         requests_per_second: The same by second.
-        limit: What the limit is: `ideal`, `bare loops`, or `stock` multi-model-server.
+        limit: What the limit is: `ideal`, `bare loops`, `stock` multi-model-server, or the container through it: `mms`.
         limit_per_second: The limit.
         ratio: Of the two.
         ratios: Of all windows.
@@ -40,6 +44,9 @@ class Result:
         foreign_cores: Cores that were busy meanwhile with what is no part of the measurement.
         hops_ms: Mean by hop, as the container logged it.
         trace: 50 requests with their spans, where they were traced.
+        body_bytes: Length of the bodies, where another than the workload's was asked for.
+        device_time: What each device did with its time, where the container says it.
+        advice: What the container would change, of its last minute; "" where it does not say.
         settings: The container's settings that are not defaults.
         command: What reproduces it.
         machine: Cores and CPU model.
@@ -69,11 +76,19 @@ class Result:
     foreign_cores: float
     hops_ms: dict[str, float]
     trace: list[dict[str, Any]] = field(default_factory=list)
+    body_bytes: int | None = None
+    device_time: list[DeviceTime] = field(default_factory=list)
+    advice: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     command: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     date: str = ""
     commit: str = ""
+
+    @property
+    def title(self) -> str:
+        """The workload's name, with the length of its bodies where that is not its own."""
+        return self.workload if self.body_bytes is None else f"{self.workload} of {self.body_bytes / 1e6:g} MB"
 
     def as_json(self) -> dict[str, Any]:
         """For a JSON file, with the sum over all roles beside the memory of each."""
@@ -83,7 +98,7 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
         """What `as_json` gave."""
-        return cls(**data)
+        return cls(**{**data, "device_time": [DeviceTime(**each) for each in data.get("device_time", ())]})
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -112,7 +127,7 @@ def _row(result: Result) -> list[str]:
     client = cpu.pop("client", 0.0)
     in_flight = f"{result.concurrency}" if result.rate is None else f"{result.rate:g}/s"
     return [
-        result.workload,
+        result.title,
         result.front_end,
         result.limit,
         "-" if result.devices is None else str(result.devices),
@@ -146,20 +161,9 @@ def breakdown_table(result: Result) -> str:
     if result.hops_ms:
         hops = [[name.removesuffix("_ms").replace("_", " "), f"{value:.1f}"] for name, value in result.hops_ms.items()]
         text += "\n\n" + format_table(["hop", "mean ms"], hops, words=1)
+    if result.device_time:
+        text += f"\n\n{device_table(result.device_time)}\n{result.advice}"
     return text
-
-
-def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """Align columns: the first `words` of them to the left, the others, numbers, to the right."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [titles, ["─" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _rounded(value: Any) -> Any:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from bench.bench_error import BenchError
 from bench.workload import Workload
 
-FRONT_ENDS = ("mms", "engine", "stock")
+MMS, HTTP, ENGINE, STOCK = FRONT_ENDS = ("mms", "http", "engine", "stock")
+# Settings that are paths of one run.
+PATHS = ("SIM_DEVICE_DIR", "HOLD_WHILE")
 # On the CPU: one for each of the two cores that the figures are stated for.
 _DEFAULT_REPLICAS = 2
 _DEFAULT_DEVICES = 4
@@ -23,7 +25,7 @@ class Setup:
 
     Attributes:
         workload: What is served.
-        front_end: `mms`, `engine` or `stock`.
+        front_end: `mms`, `http`, `engine` or `stock`.
         devices: Simulated devices; None without a simulation.
         replicas: Replicas.
         concurrency: Requests in flight, one point after the other.
@@ -33,6 +35,7 @@ class Setup:
         repeat: Windows per point, of which the median counts.
         trace: Whether the engine logs when each hop of a request was.
         limit: Whether the limit is measured as well.
+        body_bytes: Length of the bodies, where another than the workload's was asked for.
         extra: Further environment variables of the container.
     """
 
@@ -47,15 +50,17 @@ class Setup:
     repeat: int = 1
     trace: bool = False
     limit: bool = True
+    body_bytes: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, device_folder: str) -> dict[str, str]:
+    def settings(self, folder: str) -> dict[str, str]:
         """The container's environment.
 
         Args:
-            device_folder: Where simulated devices keep their locks.
+            folder: Where simulated devices keep their locks, and where the file is that holds requests back.
         """
         settings = {
+            "MULTIGPU_FRONT_END": HTTP if self.front_end == HTTP else MMS,
             "MULTIGPU_NUM_REPLICAS": str(self.replicas),
             "MULTIGPU_MAX_QUEUE_SIZE": str(max(self.concurrency) + _SPARE_QUEUE),
             **self.workload.settings,
@@ -63,8 +68,10 @@ class Setup:
         simulation = self.workload.simulation
         if simulation is not None and self.devices is not None:
             settings["MULTIGPU_PREPROCESS_WORKERS"] = str(simulation.pool_workers(self.devices))
-            settings |= simulation.environment(self.devices, device_folder)
-        if self.front_end == "engine":
+            settings |= simulation.environment(self.devices, folder)
+        if self.workload.name == "hold":
+            settings["HOLD_WHILE"] = os.path.join(folder, "hold")
+        if self.front_end == ENGINE:
             settings["SAGEMAKER_MODEL_SERVER_WORKERS"] = "1"  # it is there, and idle
         if self.trace:
             settings["MULTIGPU_TRACE"] = "1"
@@ -74,7 +81,7 @@ class Setup:
 def make_setup(
     workload: Workload,
     *,
-    front_end: str = "mms",
+    front_end: str = MMS,
     devices: int | None = None,
     replicas: int | None = None,
     concurrency: tuple[int, ...] = (),
@@ -84,6 +91,7 @@ def make_setup(
     repeat: int = 1,
     trace: bool = False,
     limit: bool = True,
+    body_bytes: int | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> Setup:
     """Fill in what was not said; `BenchError` where something does not go together.
@@ -92,7 +100,7 @@ def make_setup(
     """
     if front_end not in FRONT_ENDS:
         raise BenchError(f"--front-end {front_end}: allowed are {', '.join(FRONT_ENDS)}")
-    if front_end == "stock" and workload.name != "noop":
+    if front_end == STOCK and workload.name != "noop":
         raise BenchError("--front-end stock is a handler that returns at once, which only the workload noop compares with")
     if workload.simulation is None and devices is not None:
         raise BenchError(f"--devices is for simulated ones, which {workload.name} has none of; say --replicas")
@@ -100,7 +108,7 @@ def make_setup(
         devices = devices or _DEFAULT_DEVICES
         replicas = replicas or devices
     return Setup(
-        workload=workload,
+        workload=workload if body_bytes is None else workload.with_bodies_of(body_bytes),
         front_end=front_end,
         devices=devices,
         replicas=replicas or min(_DEFAULT_REPLICAS, len(os.sched_getaffinity(0))),
@@ -111,5 +119,6 @@ def make_setup(
         repeat=repeat,
         trace=trace,
         limit=limit,
+        body_bytes=body_bytes,
         extra=extra or {},
     )

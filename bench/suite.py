@@ -1,127 +1,24 @@
-"""The figures that have a goal, each as a ratio taken in one run; and the sweeps that the report draws."""
+"""Measures the figures that have a goal, each as a ratio taken in one run, and the sweeps that the report draws."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import provenance
 from bench.bench_error import BenchError
+from bench.format_table import format_table
 from bench.measure import measure
-from bench.memory import measure_memory
 from bench.progress import say
-from bench.result import Result, format_table, noise_note, results_table
+from bench.result import Result, noise_note, results_table
+from bench.row import LOAD
+from bench.rows import EIGHT, EIGHT_TIMES_ONE, ONE, QUICK_ROWS, QUICK_SWEEPS, ROWS, SWEEPS
 from bench.setup import make_setup
 from bench.workload import find
 
-_MEMORY = "memory"
 GOAL_TITLES = ("row", "goal", "measured", "of windows", "reached")
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a figure of a row is to reach.
-
-    Attributes:
-        figure: Such as `ratio`, an attribute of the result.
-        bound: The least, or the most, that is good enough.
-        at_least: Whether more is better.
-    """
-
-    figure: str
-    bound: float
-    at_least: bool = True
-
-    def reached(self, value: float) -> bool:
-        """Whether a figure is good enough."""
-        return value >= self.bound if self.at_least else value <= self.bound
-
-    def text(self) -> str:
-        """Such as `ratio ≥ 0.96`."""
-        return f"{self.figure.replace('_', ' ')} {'≥' if self.at_least else '≤'} {self.bound:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table of goals.
-
-    Attributes:
-        name: What is measured.
-        workload: The workload's name.
-        setup: Arguments of `make_setup`.
-        goals: What is to be reached; none: a figure that is only reported.
-    """
-
-    name: str
-    workload: str
-    setup: Mapping[str, Any]
-    goals: tuple[Goal, ...] = ()
-
-
-def _sim(devices: int, concurrency: int, *goals: Goal) -> Row:
-    load = {"devices": devices, "concurrency": (concurrency,), "front_end": "mms"}
-    plural = "s" if devices > 1 else ""
-    return Row(f"sim, {devices} device{plural}, {concurrency} in flight, mms", "sim", load, goals)
-
-
-def _batched(devices: int, concurrency: int, front_end: str, *goals: Goal) -> Row:
-    load = {"devices": devices, "concurrency": (concurrency,), "front_end": front_end}
-    return Row(f"sim-batched, {devices} devices, {concurrency} in flight, {front_end}", "sim-batched", load, goals)
-
-
-def _cpu(workload: str, in_flight: int, goal: float) -> Row:
-    load = {"replicas": 2, "concurrency": (in_flight,), "front_end": "mms"}
-    return Row(f"{workload}, 2 replicas, {in_flight} in flight, mms", workload, load, (Goal("ratio", goal),))
-
-
-_P99 = Goal("p99_ms", 100.0, at_least=False)
-ROWS = (
-    _sim(4, 16, Goal("ratio", 0.96), _P99),
-    _sim(8, 32, Goal("ratio", 0.96), _P99),
-    _sim(4, 1, Goal("p50_ms", 45.0, at_least=False)),
-    _batched(4, 64, "engine", Goal("ratio", 0.92)),
-    _batched(8, 128, "engine", Goal("ratio", 0.90)),
-    _batched(4, 1, "engine", Goal("p50_ms", 48.0, at_least=False)),
-    _batched(4, 64, "mms"),
-    _sim(1, 4),
-    _sim(2, 8),
-    _cpu("medium", 16, 0.97),
-    _cpu("tiny", 16, 0.90),
-    _cpu("noop", 32, 0.6),
-    Row(
-        "memory: 960 requests of tiny at once, 1 replica, engine",
-        "tiny",
-        {"replicas": 1, "concurrency": (960,), "front_end": "engine"},
-        (Goal("beyond_bodies_mib", 1e6 / (1 << 20), at_least=False), Goal("answered", 960)),
-    ),
-)
-_EIGHT_TIMES_ONE = 7.6
-
-# Names of the rows that scaling compares.
-_ONE, _EIGHT = "sim, 1 device, 4 in flight, mms", "sim, 8 devices, 32 in flight, mms"
-
-SWEEPS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("sim", {"devices": 4, "concurrency": (1, 2, 4, 8, 16, 32), "front_end": "mms"}),
-    ("sim-batched", {"devices": 4, "concurrency": (1, 4, 16, 32, 64, 96), "front_end": "engine"}),
-    ("tiny", {"replicas": 2, "concurrency": (1, 2, 4, 8, 16, 32), "front_end": "mms"}),
-    ("matting", {"replicas": 2, "concurrency": (1, 2, 4, 8), "front_end": "mms"}),
-)
-_QUICK_ROWS = (
-    Row("sim, 2 devices, 8 in flight, mms", "sim", {"devices": 2, "concurrency": (8,), "front_end": "mms"}),
-    Row("sim-batched, 2 devices, engine", "sim-batched", {"devices": 2, "concurrency": (32,), "front_end": "engine"}),
-    Row("tiny, 2 replicas", "tiny", {"replicas": 2, "concurrency": (8,), "front_end": "mms"}),
-    Row("noop", "noop", {"concurrency": (8,), "front_end": "mms"}),
-    Row(
-        "memory: 48 requests of tiny at once, 1 replica, engine",
-        "tiny",
-        {"replicas": 1, "concurrency": (48,), "front_end": "engine"},
-        (Goal("beyond_bodies_mib", 1e6 / (1 << 20), at_least=False), Goal("answered", 48)),
-    ),
-)
-_QUICK_SWEEPS: tuple[tuple[str, dict[str, Any]], ...] = (("sim", {"devices": 2, "concurrency": (1, 4, 8), "front_end": "mms"}),)
 
 
 def run(*, quick: bool = False, only: str | None = None) -> dict[str, Any]:
@@ -131,7 +28,7 @@ def run(*, quick: bool = False, only: str | None = None) -> dict[str, Any]:
         quick: A smoke run: small rows and windows too short to mean anything.
         only: Part of a row's name; the sweeps are then left out.
     """
-    rows = [row for row in (_QUICK_ROWS if quick else ROWS) if only is None or only in row.name]
+    rows = [row for row in (QUICK_ROWS if quick else ROWS) if only is None or only in row.name]
     if not rows:
         raise BenchError(f"--only {only}: no row's name contains that; there are {', '.join(row.name for row in ROWS)}")
     windows = {"seconds": 2.0, "warmup_s": 0.5, "repeat": 1} if quick else {"seconds": 10.0, "warmup_s": 2.0, "repeat": 3}
@@ -139,8 +36,8 @@ def run(*, quick: bool = False, only: str | None = None) -> dict[str, Any]:
                             "commit": provenance.commit(), "rows": [], "sweeps": []}  # fmt: skip
     for number, row in enumerate(rows, 1):
         say(f"row {number} of {len(rows)}: {row.name}")
-        data["rows"].append({"name": row.name, **_measure_row(row, windows)})
-    for workload, load in () if only is not None else _QUICK_SWEEPS if quick else SWEEPS:
+        data["rows"].append(row.measure(windows))
+    for workload, load in () if only is not None else QUICK_SWEEPS if quick else SWEEPS:
         say(f"sweep: {workload}")
         seconds = 2.0 if quick else 6.0
         setup = make_setup(find(workload), **load, seconds=seconds, warmup_s=0.5 if quick else 1.0, trace=True)
@@ -152,7 +49,7 @@ def run(*, quick: bool = False, only: str | None = None) -> dict[str, Any]:
 
 def goals_table(data: Mapping[str, Any]) -> str:
     """Goal, measured and whether it was reached, for each row; then what all rows came to."""
-    results = [Result.from_json(row["result"]) for row in data["rows"] if row["kind"] != _MEMORY]
+    results = [Result.from_json(row["result"]) for row in data["rows"] if row["kind"] == LOAD]
     tables = [format_table(GOAL_TITLES, goal_lines(data), words=2)]
     if results:
         tables = [results_table(results), *tables, noise_note(results)]
@@ -164,8 +61,8 @@ def goal_lines(data: Mapping[str, Any]) -> list[list[str]]:
     lines = [line for row in data["rows"] for line in _goal_lines(row)]
     scaling = _scaling(data)
     if scaling is not None:
-        reached = "yes" if scaling >= _EIGHT_TIMES_ONE else "NO"
-        lines.append(["scaling: sim, 8 devices against 1", f"≥ {_EIGHT_TIMES_ONE} times", f"{scaling:.2f}", "", reached])
+        reached = "yes" if scaling >= EIGHT_TIMES_ONE else "NO"
+        lines.append(["scaling: sim, 8 devices against 1", f"≥ {EIGHT_TIMES_ONE} times", f"{scaling:.2f}", "", reached])
     return lines
 
 
@@ -178,22 +75,6 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _measure_row(row: Row, windows: Mapping[str, Any]) -> dict[str, Any]:
-    goals: list[dict[str, Any]] = [{"text": goal.text(), "figure": goal.figure} for goal in row.goals]
-    if row.name.startswith(_MEMORY):
-        growth = measure_memory(make_setup(find(row.workload), **row.setup))
-        print(f"{growth.table()}\n", flush=True)
-        found, kind = growth.as_json(), _MEMORY
-    else:
-        result = measure(make_setup(find(row.workload), **row.setup, **windows))[0]
-        print(f"{results_table([result])}\n", flush=True)
-        found, kind = result.as_json(), "load"
-    for goal, told in zip(row.goals, goals, strict=True):
-        told["measured"] = found[goal.figure]
-        told["reached"] = found[goal.figure] is not None and goal.reached(found[goal.figure])
-    return {"kind": kind, "result": found, "goals": goals}
-
-
 def _goal_lines(row: Mapping[str, Any]) -> list[list[str]]:
     ratios = " ".join(f"{ratio:.3f}" for ratio in row["result"].get("ratios", ()))
     wrong = sum(row["result"]["errors"].values())
@@ -201,14 +82,20 @@ def _goal_lines(row: Mapping[str, Any]) -> list[list[str]]:
         [row["name"], goal["text"], f"{goal['measured']:.3f}" if goal["measured"] is not None else "-",
          ratios if goal["figure"] == "ratio" else "", "yes" if goal["reached"] else "NO"]
         for goal in row["goals"]
-    ] or [[row["name"], "(reported)", f"ratio {row['result']['ratio']:.3f}", ratios, ""]]  # fmt: skip
+    ] or [[row["name"], "(reported)", _reported(row), ratios, ""]]  # fmt: skip
     if wrong:
         lines.append([row["name"], "no errors", str(wrong), "", "NO"])
     return lines
 
 
+def _reported(row: Mapping[str, Any]) -> str:
+    figure = row.get("reported", "ratio")
+    value = row["result"][figure]
+    return f"{figure.replace('_', ' ')} {value:.3f}" if value is not None else "-"
+
+
 def _scaling(data: Mapping[str, Any]) -> float | None:
     """How many times the throughput of one device eight have; None where one of the two was not measured."""
     rates = {row["name"]: row["result"].get("requests_per_second") for row in data["rows"]}
-    one, eight = rates.get(_ONE), rates.get(_EIGHT)
+    one, eight = rates.get(ONE), rates.get(EIGHT)
     return eight / one if one and eight else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from bench.simulation import BATCHED, UNBATCHED, Simulation
 ROOT = Path(__file__).resolve().parent.parent
 _SCRIPTS = ROOT / "bench" / "workloads"
 _PHOTOS = ROOT / "demo" / "photos"
+_BYTES = "application/octet-stream"
+_BODIES = 4  # different ones, sent in turn
+_HELD_BYTES = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Workload:
         concurrency: Requests in flight where nothing else is asked for; of a simulation, per device.
         settings: Settings of the container that belong to the workload.
         simulation: The simulated devices.
+        empty: Whether its functions do nothing, so that it is compared with another server and not with them.
     """
 
     name: str
@@ -43,6 +47,13 @@ class Workload:
     concurrency: int
     settings: Mapping[str, str] = field(default_factory=dict)
     simulation: Simulation | None = None
+    empty: bool = False
+
+    def with_bodies_of(self, length: int) -> Workload:
+        """The same with bodies of so many bytes that mean nothing; `BenchError` where the script has to understand them."""
+        if self.content_type != _BYTES:
+            raise BenchError(f"--body-bytes: {self.name} needs bodies that it understands")
+        return replace(self, inputs=partial(noise, _BODIES, length))
 
 
 def _demo_photos() -> list[bytes]:
@@ -67,11 +78,34 @@ _ALL = (
         name="noop",
         summary="200 KB in, 10 bytes out, nothing between",
         script=_SCRIPTS / "noop.py",
-        inputs=partial(noise, 4, 200_000),
-        content_type="application/octet-stream",
-        accept="application/octet-stream",
+        inputs=partial(noise, _BODIES, 200_000),
+        content_type=_BYTES,
+        accept=_BYTES,
         exact=True,
         concurrency=32,
+        empty=True,
+    ),
+    Workload(
+        name="echo",
+        summary="200 KB in, the same 200 KB out",
+        script=_SCRIPTS / "echo.py",
+        inputs=partial(noise, _BODIES, 200_000),
+        content_type=_BYTES,
+        accept=_BYTES,
+        exact=True,
+        concurrency=32,
+        empty=True,
+    ),
+    Workload(
+        name="hold",
+        summary="5 MB in, held back until all are there, 10 bytes out",
+        script=_SCRIPTS / "hold.py",
+        inputs=partial(noise, _BODIES, _HELD_BYTES),
+        content_type=_BYTES,
+        accept=_BYTES,
+        exact=True,
+        concurrency=128,
+        empty=True,
     ),
     Workload(
         name="tiny",

@@ -50,6 +50,19 @@ def test_the_simulation_is_served_at_the_engines_socket(fast: Workload) -> None:
     assert "SIM_DEVICE_DIR" not in result.settings  # a path of this machine
 
 
+def test_over_http_the_devices_say_what_they_did(fast: Workload) -> None:
+    setup = make_setup(fast, devices=2, concurrency=(8,), front_end="http", seconds=2.5, warmup_s=0.5)
+    (result,) = measure(setup)
+    assert result.errors == {}
+    assert {"front end", "engine", "pool", "replicas", "client"} <= result.cpu_ms_per_request.keys()
+    assert not {"java", "launcher"} & result.cpu_ms_per_request.keys()
+    assert [each.device for each in result.device_time] == ["cpu:0", "cpu:1"]
+    for each in result.device_time:
+        assert each.busy > 0.2
+        assert each.busy + sum(each.idle.values()) == pytest.approx(1.0)
+        assert 1.0 < each.seconds < 4.0
+
+
 def test_bare_loops_give_the_right_answers_and_a_rate(fast: Workload, tmp_path: Path) -> None:
     make_model_folder(fast, tmp_path / "ml")
     (tmp_path / "locks").mkdir()

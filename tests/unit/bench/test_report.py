@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench import plots, report, suite
-from bench.result import Result, breakdown_table, format_table, noise_note, results_table
+from bench import plots, report, rows, suite
+from bench.device_time import DeviceTime
+from bench.format_table import format_table
+from bench.goal import Goal
+from bench.result import Result, breakdown_table, noise_note, results_table
 
 MACHINE = {"cores": 2, "cpu": "a <CPU>", "python": "3.11.9"}
 
@@ -83,7 +86,13 @@ def test_without_hops_and_sweeps_there_is_a_page_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "svg", [plots.throughput_and_latency([result()]), plots.time_per_hop([result()]), plots.gantt(trace())]
+    "svg",
+    [
+        plots.throughput_and_latency([result()]),
+        plots.time_per_hop([result()]),
+        plots.gantt(trace()),
+        plots.device_time([DeviceTime("cpu:0", 9.0, 0.5, {"decode": 0.25, "no_traffic": 0.25})]),
+    ],
 )
 def test_a_picture_is_drawn(svg: str) -> None:
     assert ET.fromstring(svg).tag.endswith("svg")
@@ -114,30 +123,83 @@ def test_wrong_answers_miss_a_goal_of_their_own() -> None:
 
 
 def test_scaling_is_eight_devices_by_one() -> None:
-    rows = [
+    measured = [
         {"name": name, "kind": "load", "result": result(requests_per_second=rate).as_json(), "goals": []}
-        for name, rate in ((suite._ONE, 48.0), (suite._EIGHT, 384.0))
+        for name, rate in ((rows.ONE, 48.0), (rows.EIGHT, 384.0))
     ]
-    assert suite.goal_lines(data(rows=rows))[-1] == ["scaling: sim, 8 devices against 1", "≥ 7.6 times", "8.00", "", "yes"]
-    assert {suite._ONE, suite._EIGHT} <= {row.name for row in suite.ROWS}
+    assert suite.goal_lines(data(rows=measured))[-1] == ["scaling: sim, 8 devices against 1", "≥ 7.6 times", "8.00", "", "yes"]
+    assert {rows.ONE, rows.EIGHT} <= {row.name for row in rows.ROWS}
 
 
 @pytest.mark.parametrize(
     ("goal", "value", "reached"),
     [
-        (suite.Goal("ratio", 0.9), 0.9, True),
-        (suite.Goal("ratio", 0.9), 0.899, False),
-        (suite.Goal("p50_ms", 45.0, at_least=False), 45.1, False),
-        (suite.Goal("p50_ms", 45.0, at_least=False), 44.0, True),
+        (Goal("ratio", 0.9), 0.9, True),
+        (Goal("ratio", 0.9), 0.899, False),
+        (Goal("p50_ms", 45.0, at_least=False), 45.1, False),
+        (Goal("p50_ms", 45.0, at_least=False), 44.0, True),
     ],
 )
-def test_a_goal_is_a_least_or_a_most(goal: suite.Goal, value: float, reached: bool) -> None:
+def test_a_goal_is_a_least_or_a_most(goal: Goal, value: float, reached: bool) -> None:
     assert goal.reached(value) is reached
 
 
 def test_a_result_survives_its_json_and_has_no_nan_in_it() -> None:
     assert Result.from_json(result().as_json()) == result()
     assert result(p50_ms=float("nan")).as_json()["p50_ms"] is None
+
+
+DEVICES = [
+    DeviceTime("cpu:0", 9.8, 0.75, {"decode": 0.05, "no_traffic": 0.2}),
+    DeviceTime("cpu:1", 9.9, 0.5, {"decode": 0.5}),
+]
+
+
+def test_the_devices_time_survives_the_json() -> None:
+    told = result(device_time=DEVICES)
+    assert Result.from_json(told.as_json()) == told
+    earlier = {name: value for name, value in result().as_json().items() if name != "device_time"}
+    assert Result.from_json(earlier).device_time == []
+
+
+def test_the_devices_time_is_told_on_the_terminal_where_there_is_any() -> None:
+    assert re.search(r"cpu:1 +50.0 % +50.0 % +0.0 %", breakdown_table(result(device_time=DEVICES)))
+    assert "busy" not in breakdown_table(result())
+
+
+def test_the_page_shows_where_the_devices_time_went() -> None:
+    row = {**data()["rows"][0], "result": result(device_time=DEVICES).as_json()}
+    page = report.page(data(rows=[row]))
+    assert "Where the devices" in page
+    assert "<td>sim, 16 in flight, cpu:0</td><td>75.0 %</td><td>5.0 %</td><td>20.0 %</td>" in page
+    assert len(pictures(page)) == 4
+    assert "Where the devices" not in report.page(data())
+
+
+def test_a_script_without_a_model_keeps_no_device_busy() -> None:
+    row = {**data()["rows"][0], "result": result(workload="noop", devices=None, device_time=DEVICES).as_json()}
+    assert "Where the devices" not in report.page(data(rows=[row]))
+
+
+def test_memory_and_pings_have_tables_of_their_own() -> None:
+    mms = {"front_end": "mms", "in_flight": 128, "held": 128, "settled": True, "bodies_in_arenas": 120, "started_mib": 1.0,
+           "rest_mib": 2.0, "peak_mib": 2000.5, "arenas_mib": 572.0, "errors": {}, "mms": None}  # fmt: skip
+    memory = {"name": "front-end memory", "kind": "front-end memory", "goals": [], "reported": "rest_mib",
+              "result": {**mms, "front_end": "http", "rest_mib": 30.25, "mms": mms}}  # fmt: skip
+    pings = {"name": "/ping", "kind": "overload", "goals": [], "reported": "ping_max_ms",
+             "result": {"workload": "tiny", "front_end": "mms", "capacity_per_second": 60.0, "offered_per_second": 300.0,
+                        "requests_per_second": 59.0, "refused": {"503": 7}, "errors": {"504": 1}, "pings": 80, "not_200": 3,
+                        "ping_p50_ms": 1.0, "ping_p99_ms": 40.5, "ping_max_ms": 50.25}}  # fmt: skip
+    measured = data(rows=[memory, pings])
+    page = report.page(measured)
+    assert "<td>mms</td><td>128</td><td>128</td><td>120</td>" in page
+    assert "<td>2000.5 MiB</td>" in page
+    assert "<td>7</td><td>1 of 504</td><td>80</td><td>3</td><td>1.0</td><td>40.5</td>" in page
+    assert suite.goal_lines(measured) == [
+        ["front-end memory", "(reported)", "rest mib 30.250", "", ""],
+        ["/ping", "(reported)", "ping max ms 50.250", "", ""],
+        ["/ping", "no errors", "1", "", "NO"],
+    ]
 
 
 def test_a_disturbed_measurement_is_told() -> None:
@@ -149,5 +211,6 @@ def test_the_tables_on_the_terminal() -> None:
     table = results_table([result(errors={"503": 3}), result(rate=20.0, limit_per_second=None, ratio=None)])
     assert "3 of 503" in table
     assert "20/s" in table
+    assert "noop of 5 MB" in results_table([result(workload="noop", body_bytes=5_000_000)])
     assert re.search(r"engine +1.25 +15", breakdown_table(result()))
     assert format_table(["a", "bb"], [["x", "1"]], words=1) == "a  bb\n─  ──\nx   1"

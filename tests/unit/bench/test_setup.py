@@ -40,12 +40,33 @@ def test_a_setting_given_by_hand_wins() -> None:
     [
         ("tiny", {"front_end": "stock"}, "only the workload noop"),
         ("tiny", {"devices": 2}, "say --replicas"),
-        ("noop", {"front_end": "nginx"}, "allowed are mms, engine, stock"),
+        ("noop", {"front_end": "nginx"}, "allowed are mms, http, engine, stock"),
+        ("tiny", {"body_bytes": 5}, "tiny needs bodies that it understands"),
+        ("echo", {"front_end": "stock"}, "only the workload noop"),
     ],
 )
 def test_what_does_not_go_together_is_refused(workload: str, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         make_setup(WORKLOADS[workload], **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("front_end", "started"), [("mms", "mms"), ("http", "http"), ("engine", "mms"), ("stock", "mms")])
+def test_the_container_is_told_its_front_end(front_end: str, started: str) -> None:
+    settings = make_setup(WORKLOADS["noop"], front_end=front_end).settings("/run")
+    assert settings["MULTIGPU_FRONT_END"] == started
+
+
+def test_bodies_may_have_another_length() -> None:
+    setup = make_setup(WORKLOADS["noop"], body_bytes=70_000)
+    bodies = setup.workload.inputs()
+    assert {len(body) for body in bodies} == {70_000}
+    assert len(set(bodies)) == len(bodies) > 1
+    assert "--body-bytes 70000" in command_line(setup, 8)
+
+
+def test_a_workload_that_holds_requests_is_told_by_which_file() -> None:
+    assert make_setup(WORKLOADS["hold"]).settings("/run")["HOLD_WHILE"] == "/run/hold"
+    assert "HOLD_WHILE" not in make_setup(WORKLOADS["noop"]).settings("/run")
 
 
 def test_a_result_says_how_to_measure_it_again() -> None:

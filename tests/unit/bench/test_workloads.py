@@ -16,7 +16,7 @@ from PIL import Image
 from bench.model_folder import make_model_folder
 from bench.simulation import BATCHED
 from bench.workload import ROOT, WORKLOADS
-from bench.workloads import noop, sim
+from bench.workloads import echo, hold, noop, sim
 from support import wait_until
 
 
@@ -137,6 +137,27 @@ def test_noop_takes_the_usual_size_and_answers_ten_bytes() -> None:
     answer, _ = noop.output_fn(noop.predict_fn(noop.input_fn(body, ""), None), "")
     assert len(body) == 200_000
     assert len(answer) == 10
+
+
+def test_echo_answers_what_it_was_sent() -> None:
+    body = WORKLOADS["echo"].inputs()[0]
+    answer, _ = echo.output_fn(echo.predict_fn(echo.input_fn(bytearray(body), ""), None), "")
+    assert answer == body
+
+
+def test_hold_answers_when_its_file_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "hold"
+    monkeypatch.setenv("HOLD_WHILE", str(file))
+    model, answers = hold.model_fn(""), list[int]()
+    file.touch()
+    thread = threading.Thread(target=lambda: answers.append(hold.predict_fn(5, model)))
+    thread.start()
+    thread.join(5 * hold.LOOK_AGAIN_S)
+    assert answers == []
+    file.unlink()
+    thread.join(5)
+    assert answers == [5]
+    assert hold.output_fn(5, "")[0] == b"0000000005"
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
