@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -13,24 +11,17 @@ from demo_error import DemoError
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "demo" / "photos"
+WEIGHTS = ROOT / "demo" / "weights"
 
 
 def prepare_model(archive: Path, model_dir: Path) -> None:
-    """Make the weights, pack them with `code/` into `archive`, unpack that into `model_dir`.
+    """Pack the demo's trained weights with `code/` into `archive`, unpack that into `model_dir`.
 
     Args:
-        archive: The model.tar.gz to write. The weights are left beside it, in a folder `weights`.
+        archive: The model.tar.gz to write.
         model_dir: What SageMaker would mount at /opt/ml/model.
     """
-    weights = archive.parent / "weights"
-    # A process of its own: the models need torch, the demo does not.
-    made = subprocess.run(
-        [sys.executable, str(ROOT / "demo" / "make_weights.py"), str(weights)], capture_output=True, text=True
-    )
-    if made.returncode != 0:
-        last = (made.stderr.strip() or "it said nothing").splitlines()[-1]
-        raise DemoError(f"the weights could not be made: {last}")
-    pack_model(archive, ROOT / "code", sorted(weights.glob("*.safetensors")))
+    pack_model(archive, ROOT / "code", sorted(WEIGHTS.glob("*.safetensors")))
     unpack_model(archive, model_dir)
 
 

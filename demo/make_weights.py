@@ -1,4 +1,4 @@
-"""Makes the demo's two checkpoints: seeded random weights of the small networks.
+"""Makes two checkpoints for tests and benchmarks: seeded random weights of the small networks.
 
     python demo/make_weights.py build/model
 

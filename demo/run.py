@@ -56,7 +56,7 @@ def _run(stay: bool, model: Path | None, progress: Progress) -> None:
     refuse_busy_port(port)  # before the model folder of the one that may be running there is made anew
     base_dir = BUILD / "opt" / "ml" if model is None else BUILD / "own" / "ml"
     if model is None:
-        progress.say("making random weights, packing build/model.tar.gz, unpacking it into build/opt/ml/model")
+        progress.say("packing demo/weights into build/model.tar.gz, unpacking it into build/opt/ml/model")
         prepare_model(BUILD / "model.tar.gz", base_dir / "model")
     else:
         take_model(model, base_dir)
@@ -73,7 +73,7 @@ def _run(stay: bool, model: Path | None, progress: Progress) -> None:
     replicas = {answer.attributes.get("replica") for answer in answers}
     print(f"\n{format_answers(answers)}\n")
     print(f"{len(answers)} answers from {len(replicas)} replicas; pictures and endpoint.log in {_shown(OUTPUT)}/")
-    print("the weights are random: the mattes show that everything works, not what they cut out")
+    print("what the demo's small networks can cut out, and what they cannot: demo/weights/README.md")
 
 
 def _send_photos(url: str, progress: Progress) -> list[Answer]:
