@@ -16,7 +16,7 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from multigpu_inference import log
@@ -266,12 +266,14 @@ class EngineLink:
         while True:
             await asyncio.sleep(self._grace_s / 4)
             now = time.monotonic()
-            for request in self._pending.values():
-                if now > request.give_up_at and not request.answer.done():
-                    request.answer.set_exception(DeadlineExceeded())
+            self._give_up_on_the_late(now)
             if now - trimmed > _TRIM_EVERY_S and self._arenas is not None:
                 trimmed = now
-                try:
+                with suppress(OSError):  # the engine has gone, and with it the pool
                     self._arenas.trim()
-                except OSError:
-                    continue  # the engine has gone, and with it the pool
+
+    def _give_up_on_the_late(self, now: float) -> None:
+        """A function of its own, so that nothing keeps the last request, and its arena with it, until the next look."""
+        for request in self._pending.values():
+            if now > request.give_up_at and not request.answer.done():
+                request.answer.set_exception(DeadlineExceeded())
