@@ -208,6 +208,7 @@ def test_a_recommendation_is_within_5_percent_of_the_best_of_an_exhaustive_run(
     assert share >= CLOSE, figures
 
 
+@pytest.mark.slow
 def test_prediction_and_measurement_stand_side_by_side(tmp_path: Path) -> None:
     done = run_plan(make_model(tmp_path, (SERVICES / "reverses.py").read_text()), "--verify", "--cores", "4")
     assert done.returncode == 0, done.stderr
@@ -231,6 +232,7 @@ def test_a_script_without_a_sample_needs_a_body(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_body_from_a_file_takes_the_samples_place(tmp_path: Path) -> None:
     source = (SERVICES / "reverses.py").read_text().replace("def sample_input", "def no_sample_input")
     model = make_model(tmp_path, source)

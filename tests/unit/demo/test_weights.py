@@ -41,6 +41,7 @@ def test_committed_matting_beats_an_alpha_of_one_half(scores: dict[str, float]) 
     assert scores["matting_sad"] < 0.6 * scores["half_sad"]
 
 
+@pytest.mark.slow
 def test_random_weights_miss_the_bounds(tmp_path: Path) -> None:
     make_weights(tmp_path)
     random = evaluate(tmp_path, PICTURES, SIZE, SEED)

@@ -108,8 +108,8 @@ def test_a_codes_text_cannot_break_the_format() -> None:
     counted = Statistics()
     counted.refused(400, 'a"b\\c\nd')
     exposed = text(counted)
-    (family,) = [f for f in text_string_to_metric_families(exposed) if f.name == "multigpu_refused"]
-    assert 'a"b\\c\nd' in {sample.labels["reason"] for sample in family.samples}
+    (family,) = [f for f in text_string_to_metric_families(exposed) if f.name == "multigpu_requests"]
+    assert 'a"b\\c\nd' in {sample.labels["error"] for sample in family.samples}
 
 
 def test_it_is_prometheus_text() -> None:

@@ -129,10 +129,10 @@ def test_work_that_cannot_have_been_is_left_out(clock: Clock, span: tuple[str, f
 def test_a_request_that_reached_no_replica_is_counted(clock: Clock) -> None:
     telemetry = made(clock)
     telemetry.finished(finished((), status=503, error="overloaded", replica=""))
-    telemetry.refused(413, "payload_too_large")
+    telemetry.refused(503, "draining")
     text = telemetry.exposition().decode()
     assert 'multigpu_requests_total{error="overloaded",status="503"} 1.0' in text
-    assert 'multigpu_refused_total{by="front_end",reason="payload_too_large"} 1.0' in text
+    assert 'multigpu_refused_total{by="front_end",reason="draining"} 1.0' in text
 
 
 def test_metrics_show_the_engines_own_memory_and_its_workers(clock: Clock) -> None:
