@@ -137,17 +137,8 @@ def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(
 
 def test_a_request_that_is_given_up_spoils_its_arena_for_nobody(new_endpoint: Callable[..., Endpoint]) -> None:
     """A worker that is still busy with it writes late; the front-end worker's next request has another arena."""
-    slow = (
-        "import time, numpy as np\n"
-        "def model_fn(model_dir): return None\n"
-        "def input_fn(body, content_type): return np.frombuffer(body, np.uint8)\n"
-        "def predict_fn(data, model):\n"
-        "    time.sleep(data[0] / 10)\n"
-        "    return np.full(300_000, data[1], np.uint8)\n"
-        "def output_fn(prediction, accept): return prediction.tobytes(), 'a/b'\n"
-    )
     endpoint = new_endpoint(SAGEMAKER_MODEL_SERVER_WORKERS="1", MULTIGPU_REQUEST_TIMEOUT_S="2", MULTIGPU_PREPROCESS="pool")
-    endpoint.with_source(slow).start().ready()
+    endpoint.with_script("writes_late").start().ready()
     for number in range(1, 4):
         late = endpoint.invoke(bytes([25, 255]) + bytes(100_000), "application/octet-stream")
         assert late.status_code == 504
