@@ -56,7 +56,8 @@ class Invocations:
                 await answer_bulk(body, ask, self._engine.max_in_bulk, scope, send)
             return
         scope[ON_CLIENT_GONE] = partial(self._engine.cancel, request_id)
-        answer = await self._answer(self._invocation(request_id, content_type, headers, arrived), body, arena)
+        invocation = make_invocation(request_id, content_type, headers, arrived, self._request_timeout_s)
+        answer = await self._answer(invocation, body, arena)
         await answer(scope, receive, send)
 
     async def _receive(
@@ -82,9 +83,6 @@ class Invocations:
         except BaseException:
             self._engine.forget(arena)
             raise
-
-    def _invocation(self, request_id: str, content_type: str, headers: dict[str, str], arrived: float) -> Invocation:
-        return make_invocation(request_id, content_type, headers, arrived, self._request_timeout_s)
 
     async def _answer(self, invocation: Invocation, body: Blob, arena: PooledArena) -> HttpAnswer:
         """The engine's answer, or why there is none."""
@@ -122,5 +120,6 @@ class Invocations:
             body = arena.memory.write([part.body], 0)[0]
         except Exception as error:
             return self._refused(error, own)
-        invocation = self._invocation(own, part.content_type, {**headers, "accept": accept}, time.monotonic())
+        headers = {**headers, "accept": accept}
+        invocation = make_invocation(own, part.content_type, headers, time.monotonic(), self._request_timeout_s)
         return await self._answer(invocation, body, arena)
