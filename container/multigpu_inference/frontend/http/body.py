@@ -56,7 +56,7 @@ async def receive_body(scope: Any, receive: Receive, length: int | None, limit: 
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise scope.get(REFUSED) or ClientGone()
+                raise scope.pop(REFUSED, None) or ClientGone()  # popped: its traceback leads back to the scope
             if not received.add(message["body"]):
                 raise PayloadTooLarge(f"the body is larger than the limit of {limit} bytes")
             if not message["more_body"]:

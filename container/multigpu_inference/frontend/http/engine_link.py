@@ -175,6 +175,8 @@ class EngineLink:
         except asyncio.CancelledError:
             self._tell(Cancellation(invocation.request_id))
             raise
+        finally:
+            del answer  # its error's traceback leads to this frame: together they would keep the arena until some collection
 
     def cancel(self, request_id: str) -> None:
         """The client of a request has gone: nobody waits for its answer any more, and the engine need not go on."""
