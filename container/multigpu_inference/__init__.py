@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from multigpu_inference.engine.placement import plan_placement as plan_placement
     from multigpu_inference.engine.replica_set import ReplicaSet as ReplicaSet
     from multigpu_inference.engine.stage import Stage as Stage
+    from multigpu_inference.fetched import Bulk as Bulk
+    from multigpu_inference.fetched import Fetched as Fetched
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Bulk": "fetched",
+    "Fetched": "fetched",
     "LocalPool": "engine.local_pool",
     "Pipeline": "engine.pipeline",
     "ReplicaSet": "engine.replica_set",
@@ -27,7 +31,7 @@ _HOME = {
     "accelerate": "engine.accelerate",
     "plan_placement": "engine.placement",
 }
-__all__ = ["LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"]
+__all__ = ["Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"]
 
 
 def __getattr__(name: str) -> Any:

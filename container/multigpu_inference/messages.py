@@ -22,6 +22,7 @@ from typing import Any
 from multigpu_inference import errors
 
 INPUT_FN, PREDICT_FN, OUTPUT_FN, TRANSFORM_FN = "input_fn", "predict_fn", "output_fn", "transform_fn"
+FETCH_FN, STORE_FN = "fetch_fn", "store_fn"
 STOCK_ORDER = (INPUT_FN, PREDICT_FN, OUTPUT_FN)
 HEARTBEAT_S = 1.0
 NO_WORKER_LEFT = 6  # the engine's exit code where all replicas, or all pool workers, have been given up
@@ -60,6 +61,7 @@ class Invocation(_Sent):
         headers: The request's headers, names in lower case.
         arrived: When the front end took it.
         deadline: When its time is over, absolute.
+        form: Where it came as a form: the text fields beside its body.
         arena: The connection's arena that is this request's until its answer.
     """
 
@@ -69,6 +71,7 @@ class Invocation(_Sent):
     headers: Mapping[str, str]
     arrived: float
     deadline: float
+    form: Mapping[str, str] = field(default_factory=dict)
     arena: int = 0
 
 
@@ -185,11 +188,13 @@ class Task(_Sent):
 
     Attributes:
         task_id: Unique within the engine; a worker's answer repeats it.
-        steps: Function names, in order. Where the first is `input_fn` or `transform_fn` the only blob is the body,
-            otherwise the blobs are an encoded object (`codec`).
+        steps: Function names, in order. Where the first takes the body (`fetch_fn`, `input_fn`, `transform_fn`) that is the
+            only blob; for `store_fn` the blobs are the answer and an encoded object (`codec`); otherwise they are one.
         invocation: The request this is for.
         device_paths: Where in the decoded object the tensors stand that belong on the replica's device.
         tensor_paths: Where a trial has seen tensors at all; None where nobody has looked, and all stay on the CPU.
+        fetched: How many blobs stand in the body's place for `input_fn`: what `fetch_fn` gave, encoded; 0: the body itself.
+        content_type: For `store_fn`: of the answer.
         trial: Whether this is the run that finds out where `input_fn` and `output_fn` can run (`trial`).
         arena: The request's arena, by the engine's number.
         arena_used: Where free bytes begin in it: the worker's own stand behind.
@@ -201,6 +206,8 @@ class Task(_Sent):
     invocation: Invocation
     device_paths: frozenset[str] = frozenset()
     tensor_paths: frozenset[str] | None = None
+    fetched: int = 0
+    content_type: str = ""
     trial: bool = False
     arena: int = 0
     arena_used: int = 0
@@ -217,6 +224,7 @@ class Result(_Sent):
             ended, and how many items shared it.
         content_type: Of the body, where the last step makes one.
         findings: What a trial found; None for every other task.
+        fetched: What `fetch_fn` gave; None for every other task.
         keeps_arena: Whether the worker still refers to bytes of the arena: user code has kept some.
     """
 
@@ -224,7 +232,36 @@ class Result(_Sent):
     spans: tuple[tuple[str, float, float, int], ...] = ()
     content_type: str | None = None
     findings: Findings | None = None
+    fetched: FetchResult | None = None
     keeps_arena: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedItem(_Sent):
+    """One input that `fetch_fn` gave: where its blobs are among the result's, in order, or why there are none.
+
+    Attributes:
+        data: How many blobs `input_fn` is given in the body's place.
+        store: How many blobs behind those `store_fn` is given; 0: the answer is not stored.
+        failure: Why this item of several cannot be read.
+    """
+
+    data: int = 0
+    store: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult(_Sent):
+    """What `fetch_fn` gave.
+
+    Attributes:
+        items: One, or those of a bulk request in order.
+        bulk: Whether they are answered together, as a list.
+    """
+
+    items: tuple[FetchedItem, ...]
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +361,7 @@ class ScriptInfo(_Sent):
     Attributes:
         stages: `STAGES`, or 1.
         functions: Names of the functions that it defines.
+        fetch_types: `FETCH_TYPES`: the media types that go through `fetch_fn`; None: all.
         default_accept: `DEFAULT_ACCEPT`: the type to make when a client accepts anything; None where it says nothing.
         sample: What `sample_input()` returned: a body and its content type.
         import_error: Why the script cannot be imported without a GPU; the rest is then unknown.
@@ -331,9 +369,17 @@ class ScriptInfo(_Sent):
 
     stages: int = 1
     functions: frozenset[str] = frozenset()
+    fetch_types: frozenset[str] | None = None
     default_accept: str | None = None
     sample: tuple[bytes, str] | None = None
     import_error: str | None = None
+
+    def fetches(self, content_type: str, form: Mapping[str, str]) -> bool:
+        """Whether a request goes through `fetch_fn`: by its content type, or because it is a form with more than a body."""
+        if FETCH_FN not in self.functions:
+            return False
+        media_type = content_type.partition(";")[0].strip().lower()
+        return self.fetch_types is None or media_type in self.fetch_types or bool(form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,24 @@ from multigpu_inference.errors import (
     UnsupportedMediaType,
     from_status,
 )
-from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, Invocation, ScriptInfo
+from multigpu_inference.messages import (
+    FETCH_FN,
+    INPUT_FN,
+    OUTPUT_FN,
+    PREDICT_FN,
+    STOCK_ORDER,
+    STORE_FN,
+    TRANSFORM_FN,
+    Invocation,
+    ScriptInfo,
+)
 
 MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
 # Arguments by contract; a function with one more gets the context.
-_ARGUMENTS = {MODEL_FN: 1, INPUT_FN: 2, PREDICT_FN: 2, OUTPUT_FN: 2, TRANSFORM_FN: 4, SAMPLE_INPUT: 0}
+_ARGUMENTS = {
+    **{MODEL_FN: 1, INPUT_FN: 2, PREDICT_FN: 2, OUTPUT_FN: 2, TRANSFORM_FN: 4, SAMPLE_INPUT: 0},
+    **{FETCH_FN: 2, STORE_FN: 3},
+}
 # The toolkits hand over text for exactly these types, bytes for all others.
 _LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
 _TEXT_TYPES = ("application/json", "text/csv")
@@ -48,6 +61,7 @@ class Context:
         system_properties: `model_dir`, and `gpu_id`: the first GPU of this process, None where there is none.
         request_id: Of the request being served; "" while loading.
         headers: Of the request being served, names in lower case.
+        form: Where the request came as a form: the text fields beside its body.
     """
 
     devices: tuple[str, ...] = ()
@@ -56,12 +70,12 @@ class Context:
     system_properties: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    form: Mapping[str, str] = field(default_factory=dict)
 
     def of_request(self, invocation: Invocation) -> Context:
         """The same for one request."""
-        return Context(
-            self.devices, self.replica_id, self.num_replicas, self.system_properties, invocation.request_id, invocation.headers
-        )
+        of_process = (self.devices, self.replica_id, self.num_replicas, self.system_properties)
+        return Context(*of_process, invocation.request_id, invocation.headers, invocation.form)
 
     def get_request_header(self, idx: int, key: str) -> str | None:
         """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""
@@ -126,6 +140,7 @@ class UserModule:
         return ScriptInfo(
             stages=stages,
             functions=frozenset(self._functions),
+            fetch_types=self._fetch_types(),
             default_accept=accept,
             sample=self._sample(),
         )
@@ -170,6 +185,14 @@ class UserModule:
     def _name(self) -> str:
         return f"{self._module.__name__}.py"
 
+    def _fetch_types(self) -> frozenset[str] | None:
+        types = getattr(self._module, "FETCH_TYPES", None)
+        if types is None:
+            return None
+        if isinstance(types, str) or not all(isinstance(each, str) for each in types):
+            raise ModelError(f"{self._name}: FETCH_TYPES is {types!r}; allowed is a tuple of content types")
+        return frozenset(each.lower() for each in types)
+
     def _sample(self) -> tuple[bytes, str] | None:
         if SAMPLE_INPUT not in self._functions:
             return None
@@ -200,6 +223,10 @@ class UserModule:
         has = set(self._functions)
         if TRANSFORM_FN in has and has & three:
             raise ModelError(f"{self._name} has transform_fn and {', '.join(sorted(has & three))}: use one or the other")
+        if TRANSFORM_FN in has and FETCH_FN in has:
+            raise ModelError(f"{self._name} has transform_fn and fetch_fn: what was fetched is given to input_fn")
+        if STORE_FN in has and FETCH_FN not in has:
+            raise ModelError(f"{self._name} has store_fn and no fetch_fn: fetch_fn says what is stored, and where (Fetched)")
         missing = {MODEL_FN} - has | (set() if TRANSFORM_FN in has else three - has)
         if missing:
             raise ModelError(f"{self._name} has no {', '.join(sorted(missing))}; there are no defaults for them here yet")

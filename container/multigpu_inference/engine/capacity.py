@@ -18,6 +18,8 @@ _BATCHES_PER_STAGE = 2
 DEFAULT_BATCH_SIZE = {"cuda": 8, "cpu": 1}
 # Front-end workers beyond what the engine takes, so that a refusal comes from the engine, with its reason.
 _REFUSING_WORKERS = 4
+# Threads that mostly wait for somebody else's server.
+_MOST_FETCHING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Capacity:
         pool_workers: Processes of the pool that may work at a time.
         in_flight_per_replica: Requests that one replica worker holds.
         admitted: Requests that are between admission and answer, at most.
+        fetching: Of those, how many may be fetched at a time: however slow a source is, the rest is for who needs none.
         max_queue_size: Requests that wait to be admitted, at most; one more is refused.
         front_end_workers: Front-end workers that are of use.
     """
@@ -39,6 +42,7 @@ class Capacity:
     pool_workers: int
     in_flight_per_replica: int
     admitted: int
+    fetching: int
     max_queue_size: int
     front_end_workers: int
 
@@ -65,6 +69,7 @@ def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int, stages: i
         pool_workers=pool,
         in_flight_per_replica=in_flight,
         admitted=admitted,
+        fetching=min(_MOST_FETCHING, max(1, admitted // 2)),
         max_queue_size=queue,
         front_end_workers=min(MAX_FRONT_END_WORKERS, admitted + queue + _REFUSING_WORKERS),
     )

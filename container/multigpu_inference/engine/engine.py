@@ -1,7 +1,8 @@
 """The engine: brings everything up, answers requests, drains, stops. Rows 4 to 9 of a request's way are `Request.run`.
 
     start: probes ──► placement, capacity ──► pool and replicas, each replica warmed ──► functions placed with the sample
-    answer: deadline ──► admission ──► `Request.run` ──► answer, log line
+    answer: deadline ──► admission ──► fetch_fn ──► `Request.run` ──► store_fn ──► answer, log line
+                                          └─ several inputs: each so, from there (`bulk`)
 
 Every failure of a request becomes one line of JSON; every failure of the start one `StartupError`.
 """
@@ -12,25 +13,29 @@ import asyncio
 import dataclasses
 import json
 import time
+from collections.abc import Awaitable, Callable
 
 from multigpu_inference import log
-from multigpu_inference.arena import Arena, end_of
+from multigpu_inference.arena import Arena
 from multigpu_inference.child_process import Command, ask
 from multigpu_inference.config import MMS, Settings
-from multigpu_inference.engine.admission import Admission
+from multigpu_inference.engine.admission import Admission, FetchPlace
+from multigpu_inference.engine.bulk import BulkRequests
 from multigpu_inference.engine.capacity import Capacity, available_cores, plan_capacity
 from multigpu_inference.engine.devices import DEVICE_ORDER, cpu_devices, cuda_devices, gpu_is_present
+from multigpu_inference.engine.fetch_process import FetchProcess
 from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.place_finder import PlaceFinder
 from multigpu_inference.engine.placement import Devices, plan_placement
 from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
 from multigpu_inference.engine.replica import Replicas
-from multigpu_inference.engine.request import Request
+from multigpu_inference.engine.request import Fetched, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.telemetry.exposition import CONTENT_TYPE
 from multigpu_inference.engine.telemetry.finished_request import FinishedRequest
 from multigpu_inference.engine.telemetry.snapshot import Snapshot
 from multigpu_inference.engine.telemetry.telemetry import Telemetry
+from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import WorkerProcess
 from multigpu_inference.errors import (
     ClientGone,
@@ -43,7 +48,7 @@ from multigpu_inference.errors import (
     WorkerDied,
 )
 from multigpu_inference.ipc import Blob, size_of
-from multigpu_inference.messages import STOCK_ORDER, TRANSFORM_FN, Answer, Health, Invocation, Refusal, ScriptInfo, Task
+from multigpu_inference.messages import FETCH_FN, STOCK_ORDER, TRANSFORM_FN, Answer, Health, Invocation, Refusal, ScriptInfo
 
 # What the stock toolkit makes for a client that accepts anything.
 _STOCK_ACCEPT = "application/json"
@@ -62,16 +67,19 @@ class Engine:
         self.capacity: Capacity
         self._places: FunctionPlaces
         self._pool: ProcessPool
+        self._fetcher: FetchProcess
         self._replicas: Replicas
         self._finder: PlaceFinder
         self._admission: Admission
+        self._bulk: BulkRequests
         self._telemetry: Telemetry
         self._telling: asyncio.Task[None] | None = None
         self._arrived: dict[str, float] = {}  # of requests without an answer: when they came
 
     async def wait_lost(self) -> None:
-        """Wait until all replicas, or all pool workers, have been given up: nothing can be answered any more."""
-        waiting = [asyncio.create_task(group.lost.wait()) for group in (self._replicas, self._pool)]
+        """Wait until all workers of a kind have been given up: nothing can be answered any more."""
+        groups = (self._replicas, self._pool, self._fetcher)
+        waiting = [asyncio.create_task(group.lost.wait()) for group in groups]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -90,10 +98,14 @@ class Engine:
             raise SettingsError(
                 f"MULTIGPU_MIN_REPLICAS='{settings.min_replicas}': there are {self.capacity.num_replicas} replicas"
             )
-        self._admission = Admission(self.capacity.admitted, self.capacity.max_queue_size)
+        self._admission = Admission(self.capacity.admitted, self.capacity.fetching, self.capacity.max_queue_size)
+        self._bulk = BulkRequests(
+            self._outcome, self._answer_fetched, max(1, self.capacity.admitted // 2), self._settings.front_end.max_payload_bytes
+        )
         self._places = FunctionPlaces(settings.preprocess, self._script)
         hang_after_s = settings.request_timeout_s + _HANG_GRACE_S
         self._pool = ProcessPool(settings, self.capacity.pool_workers, hang_after_s)
+        self._fetcher = FetchProcess(settings, self.capacity.fetching, hang_after_s)
         self._replicas = Replicas(settings, self.capacity, self.placement, hang_after_s, self._warm_up)
         self._finder = PlaceFinder(self._places, self._pool, self._replicas)
         self._telemetry = Telemetry(self._settings, self.placement, self.snapshot)
@@ -112,15 +124,24 @@ class Engine:
         self._arrived[invocation.request_id] = invocation.arrived
         self._choose_accept(invocation)
         request = Request(invocation, body, arena)
+        error, answer_body = await self._outcome(request, lambda: self._admit(request))
+        del self._arrived[invocation.request_id]
+        attributes = {name: str(value) for name, value in request.measured().items()}
+        status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
+        content_type = request.content_type if error is None else "application/json"
+        answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s, not arena.spoiled, request.used)
+        return answer, answer_body
+
+    async def _outcome(self, request: Request, run: Callable[[], Awaitable[Blob]]) -> tuple[ServingError | None, Blob]:
+        """Run what answers a request, by its deadline: its answer's body, or an error and that one's; told to all who count."""
+        invocation = request.invocation
         error: ServingError | None = None
         answer_body: Blob = b""
-        content_type = "application/json"
         try:
-            async with asyncio.timeout_at(invocation.deadline), self._admission.place():
-                answer_body = await self._run(request)
+            async with asyncio.timeout_at(invocation.deadline):
+                answer_body = await run()
                 if size_of(answer_body) > self._settings.front_end.max_payload_bytes:
                     raise ResponseTooLarge
-            content_type = request.content_type
         except TimeoutError:
             error = DeadlineExceeded()
         except ServingError as failed:
@@ -132,14 +153,14 @@ class Engine:
             error = ServingError()
         if error is not None:
             answer_body = error.body(invocation.request_id)
-        self._arrived.pop(invocation.request_id, None)
-        measured = request.measured()
-        attributes = {name: str(value) for name, value in measured.items()}
-        status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
-        answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s, not arena.spoiled, request.used)
-        ended = time.monotonic()
-        code = None if error is None else error.code
-        bytes_in, bytes_out = size_of(body), size_of(answer_body)
+        self._tell(request, error, size_of(answer_body))
+        return error, answer_body
+
+    def _tell(self, request: Request, error: ServingError | None, bytes_out: int) -> None:
+        """Tell the log and the metrics how a request ended."""
+        invocation, ended = request.invocation, time.monotonic()
+        status, code = (200, None) if error is None else (error.status, error.code)
+        bytes_in = size_of(request.body)
         self._telemetry.finished(
             FinishedRequest(invocation, status, code, request.replica, request.spans, ended, bytes_in, bytes_out)
         )
@@ -147,30 +168,58 @@ class Engine:
             "request",
             request_id=invocation.request_id,
             inference_id=invocation.headers.get("x-amzn-sagemaker-inference-id"),
-            status=answer.status,
+            status=status,
             error=code,
             reason=error and (error.detail or error.message),
-            content_type=content_type,
+            content_type=request.content_type if error is None else "application/json",
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             total_ms=round((ended - invocation.arrived) * 1e3, 1),
             spans=request.spans if self._settings.engine.trace else None,
-            **measured,
+            **request.measured(),
         )
-        return answer, answer_body
 
-    async def _run(self, request: Request) -> Blob:
+    async def _admit(self, request: Request) -> Blob:
+        """Let a request in as soon as there is a place, and take it through."""
+        async with self._admission.place(fetches=self._fetches(request.invocation)) as fetching:
+            return await self._run(request, fetching)
+
+    async def _run(self, request: Request, fetching: FetchPlace | None = None) -> Blob:
         """Take a request through; once more from its beginning, and alone, where a worker died while it worked on it."""
         try:
-            return await self._finder.answer(request)
+            return await self._answer_body(request, fetching)
         except WorkerDied:
             log.event("request_tried_again", request_id=request.invocation.request_id, because="its worker ended")
         request.alone = True
         request.begin()
         try:
-            return await self._finder.answer(request)
+            return await self._answer_body(request, fetching)
         except WorkerDied:
             raise Unprocessable from None
+
+    async def _answer_body(self, request: Request, fetching: FetchPlace | None) -> Blob:
+        """Take a request from its body to its answer's, by way of `fetch_fn` where that is for such a request."""
+        if self._fetches(request.invocation):
+            items, bulk = await request.fetch(self._fetcher)
+            if fetching is not None:
+                fetching.give_back()
+            if bulk:
+                return await self._bulk.answer(request, items)
+            self._take(request, items[0])
+        return await self._answer_fetched(request)
+
+    async def _answer_fetched(self, request: Request) -> Blob:
+        """Take a request that needs no fetching, or has been fetched, to its answer's body."""
+        return await request.store(self._fetcher, await self._finder.answer(request))
+
+    @staticmethod
+    def _take(request: Request, fetched: Fetched) -> None:
+        if fetched.item.failure is not None:
+            raise fetched.item.failure.error()
+        request.take(fetched.data, fetched.store)
+
+    def _fetches(self, invocation: Invocation) -> bool:
+        return self._script.fetches(invocation.content_type, invocation.form)
 
     def health(self) -> Health:
         """How the engine is."""
@@ -190,6 +239,7 @@ class Engine:
             max_queue_size=self.capacity.max_queue_size,
             replicas=self._replicas.states(),
             pool=self._pool.states(),
+            fetchers=self._fetcher.states() if FETCH_FN in self._script.functions else (),
             spares=self._pool.spares,
             healthy_replicas=self._replicas.healthy,
         )
@@ -213,7 +263,8 @@ class Engine:
         told = [self._telling] if self._telling is not None else []
         for task in told:
             task.cancel()
-        await asyncio.gather(self._pool.stop(), self._replicas.stop(), *told, return_exceptions=True)
+        groups = (self._pool, self._fetcher, self._replicas)
+        await asyncio.gather(*(group.stop() for group in groups), *told, return_exceptions=True)
 
     async def _probe(self, deadline: float) -> tuple[ScriptInfo, tuple[str, ...]]:
         """What the script says of itself, and the GPUs; both in processes of their own, side by side."""
@@ -226,7 +277,9 @@ class Engine:
         return info, cuda_devices(report)
 
     async def _start_workers(self) -> None:
-        groups = [self._replicas, *([self._pool] if self._places.use_pool else [])]
+        groups: list[WorkerGroup] = [self._replicas]
+        groups += [self._pool] if self._places.use_pool else []
+        groups += [self._fetcher] if FETCH_FN in self._script.functions else []
         try:
             async with asyncio.TaskGroup() as starting:
                 for group in groups:
@@ -252,10 +305,14 @@ class Engine:
         invocation, body = self._sample_request()
         steps = (TRANSFORM_FN,) if TRANSFORM_FN in self._script.functions else STOCK_ORDER
         arena = RequestArena(Arena.create())
-        worker.reserve()
+        request = Request(invocation, arena.memory.write([body], 0)[0], arena)
         try:
-            blobs = arena.memory.write([body], 0)
-            await worker.run(Task(0, steps, invocation, arena_used=end_of(blobs)), blobs, arena)
+            if self._fetches(invocation):
+                self._take(request, (await request.fetch(self._fetcher))[0][0])
+            task = request.task(steps)
+            task.arena_used = request.used
+            worker.reserve()
+            await worker.run(task, request.source, arena)
         except ServingError as error:
             raise _sample_failure(worker.name, error) from None
         finally:
@@ -279,7 +336,9 @@ class Engine:
         log.event("plan", placement=self.placement, stages=self._script.stages, **dataclasses.asdict(self.capacity))
         if self._script.import_error is not None:
             log.event(
-                "script_not_imported_without_gpu", reason=self._script.import_error, costs="nothing runs in the process pool"
+                "script_not_imported_without_gpu",
+                reason=self._script.import_error,
+                costs="nothing runs in the process pool, and no fetch_fn",
             )
         workers = self._settings.front_end.workers
         devices = len({device for replica in self.placement for device in replica})

@@ -47,8 +47,8 @@ class PlaceFinder:
     async def _find_out(self, request: Request) -> Blob:
         """Answer a request in the stock order, and settle the places; where it fails, the next request tries again."""
         try:
-            pooled, keep_input = await self._in_pool(request, INPUT_FN, [request.body])
-            reply = await request.reply(self._replicas, request.task(STOCK_ORDER, trial=True), [request.body, *pooled])
+            pooled, keep_input = await self._in_pool(request, INPUT_FN, request.source)
+            reply = await request.reply(self._replicas, request.task(STOCK_ORDER, trial=True), [*request.source, *pooled])
             body, *prediction = request.note(reply)
             answer, findings = (body, request.content_type), reply.result.findings
             assert findings is not None  # a trial's result always has some

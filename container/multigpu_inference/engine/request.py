@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
 
 from multigpu_inference.arena import end_of
 from multigpu_inference.engine.function_places import FunctionPlaces
@@ -11,14 +13,30 @@ from multigpu_inference.engine.replica import replica_id
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Reply
+from multigpu_inference.errors import Unavailable, WorkerDied
 from multigpu_inference.ipc import Blob
-from multigpu_inference.messages import Invocation, Task
+from multigpu_inference.messages import FETCH_FN, INPUT_FN, STORE_FN, FetchedItem, Invocation, Task
+
+
+class Fetched(NamedTuple):
+    """One input that `fetch_fn` gave, its bytes in the arena of the request that it came with.
+
+    Attributes:
+        item: What the fetch worker says of it.
+        data: What `input_fn` is given in the body's place, encoded; nothing where it cannot be read.
+        store: What `store_fn` is given; nothing where the answer is not stored.
+    """
+
+    item: FetchedItem
+    data: list[Blob]
+    store: list[Blob]
 
 
 class Request:
     """A request, what has been measured of it, and its answer once there is one.
 
     Attributes:
+        source: What `input_fn` is given: the body, or the blobs of what `fetch_fn` gave in its place.
         alone: Whether it is tried once more and must share no worker with others, because one died with it.
     """
 
@@ -36,10 +54,38 @@ class Request:
         self.content_type = ""
         self.replica = ""
         self.spans: tuple[tuple[str, float, float, int], ...] = ()
+        self.source = [self.body]
+        self._fetched = 0
+        self._store: list[Blob] = []
+
+    async def fetch(self, fetcher: WorkerGroup) -> tuple[list[Fetched], bool]:
+        """Run `fetch_fn`: what it gave, and whether that is to be answered as a list."""
+        try:
+            reply = await self.reply(fetcher, Task(0, (FETCH_FN,), self.invocation), [self.body])
+        except WorkerDied:
+            if self.alone:  # the process had others' requests too, so nothing says that it was this one's fault
+                raise Unavailable from None
+            raise
+        blobs, result = iter(self.note(reply)), reply.result.fetched
+        assert result is not None  # a fetch worker's answer always has one
+        items = [Fetched(i, list(islice(blobs, i.data)), list(islice(blobs, i.store))) for i in result.items]
+        return items, result.bulk
+
+    def take(self, data: list[Blob], store: list[Blob]) -> None:
+        """Go on with what has been fetched: for `input_fn` in the body's place, and for `store_fn`."""
+        self.source, self._fetched, self._store = data, len(data), store
+        self.used = max(self.used, end_of(data), end_of(store))
+
+    async def store(self, fetcher: WorkerGroup, answer: Blob) -> Blob:
+        """Run `store_fn` on an answer, where it is to be stored: what the client gets."""
+        if not self._store:
+            return answer
+        task = Task(0, (STORE_FN,), self.invocation, content_type=self.content_type)
+        return (await self.step(fetcher, task, [answer, *self._store], urgent=True))[0]
 
     async def run(self, pool: WorkerGroup, replicas: WorkerGroup, places: FunctionPlaces) -> Blob:
         """Take the request from its body to its answer's; `ServingError` where it cannot be answered."""
-        steps, blobs = places.steps, [self.body]
+        steps, blobs = places.steps, self.source
         if steps.before:
             blobs = await self.step(pool, self.task(steps.before), blobs)
         blobs = await self.step(replicas, self.task(steps.on_replica, places), blobs)
@@ -50,9 +96,10 @@ class Request:
 
     def task(self, steps: tuple[str, ...], places: FunctionPlaces | None = None, *, trial: bool = False) -> Task:
         """A task for a worker (which numbers it), for a replica with the places of the tensors that belong on its device."""
+        fetched = self._fetched if steps[0] == INPUT_FN else 0
         if places is None:
-            return Task(0, steps, self.invocation, trial=trial)
-        return Task(0, steps, self.invocation, places.device_paths, places.tensor_paths)
+            return Task(0, steps, self.invocation, fetched=fetched, trial=trial)
+        return Task(0, steps, self.invocation, places.device_paths, places.tensor_paths, fetched)
 
     async def step(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> list[Blob]:
         """Run a task, and keep what its answer says beside its blobs; the blobs."""
@@ -61,7 +108,8 @@ class Request:
     async def reply(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
         """Run a task, which writes behind everything that stands in the arena."""
         task.arena_used = self.used
-        return await workers.run(task, blobs, self.arena, urgent=urgent, alone=self.alone)
+        alone = self.alone and task.steps[0] not in (FETCH_FN, STORE_FN)  # there is but one fetch worker, and it has many
+        return await workers.run(task, blobs, self.arena, urgent=urgent, alone=alone)
 
     def note(self, reply: Reply) -> list[Blob]:
         """Keep what a worker's answer says beside its blobs; the blobs."""

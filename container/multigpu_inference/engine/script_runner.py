@@ -1,5 +1,6 @@
 """Runs consecutive functions of the user's script for one task, in whichever worker it stands.
 
+    fetch worker    (fetch_fn)  or  (store_fn)
     pool worker     (input_fn)  or  (output_fn)
     replica worker  (predict_fn), with input_fn before it or output_fn after it where those cannot leave; (transform_fn)
 
@@ -16,9 +17,11 @@ from multigpu_inference.engine import codec, hops, interest, structure
 from multigpu_inference.errors import FunctionFailed, UnknownStructure
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import (
+    FETCH_FN,
     INPUT_FN,
     OUTPUT_FN,
     PREDICT_FN,
+    STORE_FN,
     TRANSFORM_FN,
     Invocation,
     Result,
@@ -55,23 +58,33 @@ class ScriptRunner:
         takes_body = steps[0] in (INPUT_FN, TRANSFORM_FN)
         content_type: str | None = None
         with hops.recording() as spans:
-            if takes_body:
+            if takes_body and not task.fetched:
                 value: Any = blobs[0]
             else:
                 with hops.timed("copy_ms"):
-                    value = self.decode(blobs, task)
+                    value = codec.decode(blobs) if task.fetched else self.decode(blobs, task)
             for step in steps:
-                value = self.call(step, value, task.invocation)
+                value = self.call(step, value, task.invocation, fetched=bool(task.fetched))
             if steps[-1] in (OUTPUT_FN, TRANSFORM_FN):
                 body, content_type = as_body(value, task.invocation.accept)
                 out: list[Buffer] = [body]
             else:
                 with hops.timed("copy_ms"):
                     out = self.encode(value, steps[-1])
-        return Result(task.task_id, tuple((s.name, s.started, s.ended, s.batch_size) for s in spans), content_type), out
+        return Result(task.task_id, as_sent(spans), content_type), out
 
-    def call(self, step: str, value: Any, invocation: Invocation) -> Any:
-        """Run one function on what the one before it gave, timed; `ServingError` where it raises, or nobody waits any more."""
+    def call(self, step: str, value: Any, invocation: Invocation, *, fetched: bool = False) -> Any:
+        """Run one function, timed.
+
+        Args:
+            step: The function.
+            value: What the one before it gave: for the first the body; for `store_fn` the answer, its type, and what to store.
+            invocation: The request.
+            fetched: Whether `input_fn` is given what `fetch_fn` gave, and not a body.
+
+        Raises:
+            ServingError: what it raised, as an answer; or nobody waits for it any more.
+        """
         lost = (interest.current() or interest.Interest(invocation.deadline)).lost()
         if lost is not None:
             raise lost
@@ -79,13 +92,20 @@ class ScriptRunner:
         try:
             if step == INPUT_FN:
                 with hops.timed("preprocess_ms"):
-                    body = request_body(value, invocation.content_type)
+                    body = value if fetched else request_body(value, invocation.content_type)
                     return self._script.call(step, context, body, invocation.content_type)
             if step == PREDICT_FN:
                 return self._predict(context, value)
             if step == OUTPUT_FN:
                 with hops.timed("postprocess_ms"):
                     return self._script.call(step, context, value, invocation.accept)
+            if step == FETCH_FN:
+                with hops.timed("fetch_ms"):
+                    body = request_body(value, invocation.content_type)
+                    return self._script.call(step, context, body, invocation.content_type)
+            if step == STORE_FN:
+                with hops.timed("store_ms"):
+                    return self._script.call(step, context, *value)
             with hops.timed("predict_ms"):
                 body = request_body(value, invocation.content_type)
                 return self._script.call(step, context, self._model, body, invocation.content_type, invocation.accept)
@@ -137,3 +157,8 @@ class ScriptRunner:
         for span in stages or [hops.Span("predict_ms", started, time.monotonic())]:
             hops.record(span)
         return prediction
+
+
+def as_sent(spans: Sequence[hops.Span]) -> tuple[tuple[str, float, float, int], ...]:
+    """Spans as a result has them."""
+    return tuple((s.name, s.started, s.ended, s.batch_size) for s in spans)

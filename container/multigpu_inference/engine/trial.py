@@ -26,7 +26,8 @@ def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Buffer]) -> tupl
     Args:
         runner: The replica's.
         task: With the request.
-        blobs: The body, then what the pool's `input_fn` gave for it, encoded (none where it failed there).
+        blobs: The body or what `fetch_fn` gave in its place, then what the pool's `input_fn` made of it, encoded (none where it
+            failed there).
 
     Returns:
         The findings, and as blobs the answer's body and the encoded prediction (none where that stays here).
@@ -34,12 +35,18 @@ def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Buffer]) -> tupl
     Raises:
         ServingError: what a function raised here: the request's answer, and nothing is found out.
     """
-    body, pooled, invocation = blobs[0], blobs[1:], task.invocation
-    data = runner.call(INPUT_FN, body, invocation)
+    first, invocation = max(1, task.fetched), task.invocation
+    source, pooled = blobs[:first], blobs[first:]
+
+    def preprocess() -> Any:
+        value = codec.decode(_writable(source)) if task.fetched else source[0]
+        return runner.call(INPUT_FN, value, invocation, fetched=bool(task.fetched))
+
+    data = preprocess()
     paths = structure.tensor_paths(data)
     keep_input, device_paths = runner.keeps(INPUT_FN), frozenset[str]()
     if pooled and keep_input is None:
-        keep_input, device_paths = _compare_input(data, pooled, lambda: runner.call(INPUT_FN, body, invocation))
+        keep_input, device_paths = _compare_input(data, pooled, preprocess)
 
     prediction = runner.call(PREDICT_FN, data, invocation)
     cannot_leave, encoded = _encode_prediction(prediction)

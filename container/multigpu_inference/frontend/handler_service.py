@@ -26,7 +26,15 @@ from multigpu_inference.config import Settings
 from multigpu_inference.errors import ResponseTooLarge, ServingError
 from multigpu_inference.frontend.answer_headers import ATTRIBUTES_HEADER, RETRY_AFTER_HEADER
 from multigpu_inference.frontend.client import EngineClient
-from multigpu_inference.frontend.request import ENGINE_GRACE_S, make_invocation, of_form, refuse_url_encoded
+from multigpu_inference.frontend.request import (
+    ENGINE_GRACE_S,
+    Form,
+    FormPart,
+    is_file_type,
+    make_invocation,
+    of_form,
+    refuse_url_encoded,
+)
 from multigpu_inference.frontend.response_head import ResponseHead
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import Invocation
@@ -70,9 +78,9 @@ class FrontEndWorker:
         arrived = time.monotonic()
         request_id = uuid.uuid4().hex
         try:
-            content_type, body = _read(parts, headers)
+            content_type, body, fields = _read(parts, headers)
             plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-            invocation = make_invocation(request_id, content_type, plain, arrived, self._request_timeout_s)
+            invocation = make_invocation(request_id, content_type, plain, arrived, self._request_timeout_s, fields)
             return self._ask_engine(invocation, body)
         except ServingError as error:
             log.event("request", request_id=request_id, status=error.status, error=error.code)
@@ -99,15 +107,19 @@ def refusal(error: ServingError, request_id: str) -> Response:
     return Response(head, error.body(request_id))
 
 
-def _read(parts: Mapping[str, Buffer], headers: Mapping[str, Any]) -> tuple[str, Buffer]:
-    """A request's content type and body. Multi-model-server has taken forms apart."""
+def _read(parts: Mapping[str, Buffer], headers: Mapping[str, Any]) -> Form:
+    """A request's content type and body, and of a form its fields. Multi-model-server has taken forms apart."""
     content_type = next((str(headers[name]) for name in headers if name.lower() == "content-type"), "")
     refuse_url_encoded(content_type)
     if not content_type.lower().startswith("multipart/"):
-        return content_type, parts.get("body", b"")
-    name = of_form([(name, name) for name in parts])
-    part_headers = headers.get(name)
-    return (part_headers.get("content-type") or "" if isinstance(part_headers, dict) else ""), parts[name]
+        return Form(content_type, parts.get("body", b""), {})
+    return of_form([_form_part(name, body, headers.get(name)) for name, body in parts.items()])
+
+
+def _form_part(name: str, body: Buffer, headers: Any) -> FormPart:
+    """A part as multi-model-server hands it on: of a file it names the type, of a text field none."""
+    content_type = headers.get("content-type") or "" if isinstance(headers, dict) else ""
+    return FormPart(name, content_type, body, is_file_type(content_type))
 
 
 class Receiver:

@@ -1,21 +1,55 @@
-"""What a front end makes of an HTTP request, whichever it is: an invocation, and of a form the one body in it."""
+"""What a front end makes of an HTTP request, whichever it is: an invocation, and of a form its body and its text fields."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple
 
 from multigpu_inference.errors import BadRequest, UnsupportedMediaType
+from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import Invocation
 
 # How long after a request's deadline the engine's own 504 is still waited for.
 ENGINE_GRACE_S = 1.0
 _BODY = "body"
-_Part = TypeVar("_Part")
+_NO_FIELDS: Mapping[str, str] = {}
+# A text that is longer is no field beside a body, but a body itself.
+_LONGEST_FIELD = 16 << 10
+_MOST_FIELDS = 100
+
+
+class FormPart(NamedTuple):
+    """A part of a form.
+
+    Attributes:
+        name: As the client named it.
+        content_type: As the part names it; "" where it names none.
+        body: Its bytes.
+        is_file: Whether it is a file's contents, and not a text field.
+    """
+
+    name: str
+    content_type: str
+    body: Buffer
+    is_file: bool
+
+
+class Form(NamedTuple):
+    """What a form is for a script: a body with its type, and the text fields beside it."""
+
+    content_type: str
+    body: Buffer
+    fields: Mapping[str, str]
 
 
 def make_invocation(
-    request_id: str, content_type: str, headers: Mapping[str, str], arrived: float, request_timeout_s: float
+    request_id: str,
+    content_type: str,
+    headers: Mapping[str, str],
+    arrived: float,
+    request_timeout_s: float,
+    fields: Mapping[str, str] = _NO_FIELDS,
 ) -> Invocation:
     """A request as the engine takes it.
 
@@ -25,8 +59,10 @@ def make_invocation(
         headers: The request's, names in lower case.
         arrived: When it came, in monotonic seconds.
         request_timeout_s: From then to its deadline.
+        fields: Of a form: its text fields.
     """
-    return Invocation(request_id, content_type, headers.get("accept", ""), headers, arrived, arrived + request_timeout_s)
+    deadline = arrived + request_timeout_s
+    return Invocation(request_id, content_type, headers.get("accept", ""), headers, arrived, deadline, fields)
 
 
 def refuse_url_encoded(content_type: str) -> None:
@@ -35,15 +71,41 @@ def refuse_url_encoded(content_type: str) -> None:
         raise UnsupportedMediaType("a body cannot be sent as a URL-encoded form; name its own type in Content-Type")
 
 
-def of_form(parts: Sequence[tuple[str, _Part]]) -> _Part:
-    """The part of a form that is the request's body: the one named `body`, or the only one there is.
+def is_file_type(content_type: str) -> bool:
+    """Whether a part of this type is a file's contents: a text field has none, or that of plain text."""
+    return content_type.partition(";")[0].strip().lower() not in ("", "text/plain")
 
-    Args:
-        parts: Names and parts, in order.
+
+def of_form(parts: Sequence[FormPart]) -> Form:
+    """What a form is for a script.
+
+    Its body is the part named `body`, or the only file, or the only part; the text fields beside it are kept as such. A form of
+    several text fields and no file has no body: it is its fields, of type `multipart/form-data`. A single text is both.
+
+    Raises:
+        BadRequest: where the form leaves open which part is its body, or has too many fields.
     """
-    named = [part for name, part in parts if name == _BODY]
-    if len(named) == 1:
-        return named[0]
-    if len(parts) != 1:
-        raise BadRequest(f"a form must have one part, or one named body; this one has {len(parts)}")
-    return parts[0][1]
+    texts = [part for part in parts if not part.is_file]
+    named = [part for part in parts if part.name == _BODY]
+    files = [part for part in parts if part.is_file]
+    candidates = named or files or (parts if len(parts) == 1 else [])
+    if len(candidates) > 1 or not parts:
+        raise BadRequest(f"a form must have one file, or one part named body; this one has {len(candidates)}")
+    body = candidates[0] if candidates else FormPart("", "multipart/form-data", b"", is_file=False)
+    fields = [part for part in texts if part is not body]
+    if len(fields) > _MOST_FIELDS:
+        raise BadRequest(f"a form may have at most {_MOST_FIELDS} text fields; this one has {len(fields)}")
+    texts_by_name = {part.name: _text(part) for part in fields}
+    if body in texts and not named:
+        with contextlib.suppress(BadRequest):  # then it is a body only
+            texts_by_name[body.name] = _text(body)
+    return Form(body.content_type, body.body, texts_by_name)
+
+
+def _text(field: FormPart) -> str:
+    if len(field.body) > _LONGEST_FIELD:
+        raise BadRequest(f"the form's field {field.name[:40]!r} is longer than {_LONGEST_FIELD} bytes: send it as a file")
+    try:
+        return bytes(field.body).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"the form's field {field.name[:40]!r} is not UTF-8: send it as a file") from None

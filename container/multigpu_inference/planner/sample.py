@@ -46,8 +46,18 @@ def choose_sample(script: ScriptInfo, body: Path | None, content_type: str | Non
         accept: What is asked for; None: what the script or the stock toolkit makes for a client that accepts anything.
 
     Raises:
-        SettingsError: where there is no request to measure with.
+        SettingsError: where there is no request to measure with, or only one whose input comes from elsewhere.
     """
+    chosen = _chosen(script, body, content_type, accept)
+    if script.fetches(chosen.content_type, {}):
+        raise SettingsError(
+            f"a request of type {chosen.content_type} goes through fetch_fn, which says nothing of this machine: "
+            "measure with --body FILE --content-type TYPE of another type (FETCH_TYPES says which do)"
+        )
+    return chosen
+
+
+def _chosen(script: ScriptInfo, body: Path | None, content_type: str | None, accept: str | None) -> Sample:
     wanted = accept or script.default_accept or _STOCK_ACCEPT
     if body is not None:
         if content_type is None:

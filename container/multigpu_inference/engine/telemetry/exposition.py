@@ -132,7 +132,7 @@ def _of_the_queue(now: Snapshot, time_s: float) -> Iterator[Metric]:
 
 
 def _of_workers(observed: Observed) -> Iterator[Metric]:
-    workers = [*observed.snapshot.replicas, *observed.snapshot.pool]
+    workers = observed.snapshot.workers
     ages = {w.name: 0.0 if w.oldest_task_s is None else max(0.0, observed.now - w.oldest_task_s) for w in workers}
     memory = observed.memory.items()
     yield _gauge(

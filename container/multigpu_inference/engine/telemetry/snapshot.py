@@ -39,6 +39,7 @@ class Snapshot:
         max_queue_size: The most that wait to be admitted.
         replicas: The replica workers, by slot.
         pool: The pool workers, by slot.
+        fetchers: The fetch worker, where the script has a `fetch_fn`.
         spares: Warm workers that wait to take a place.
         healthy_replicas: Replicas that can take requests.
     """
@@ -52,5 +53,11 @@ class Snapshot:
     max_queue_size: int
     replicas: tuple[WorkerState, ...]
     pool: tuple[WorkerState, ...]
+    fetchers: tuple[WorkerState, ...]
     spares: int
     healthy_replicas: int
+
+    @property
+    def workers(self) -> tuple[WorkerState, ...]:
+        """All of them."""
+        return (*self.replicas, *self.pool, *self.fetchers)

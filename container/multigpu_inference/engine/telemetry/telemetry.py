@@ -96,7 +96,7 @@ class Telemetry:
     def exposition(self) -> bytes:
         """The metrics as Prometheus' text, of the type `exposition.CONTENT_TYPE`."""
         now, snapshot = self._clock(), self._snapshot()
-        pids = {"engine": os.getpid(), **{w.name: w.pid for w in (*snapshot.replicas, *snapshot.pool) if w.pid is not None}}
+        pids = {"engine": os.getpid(), **{w.name: w.pid for w in snapshot.workers if w.pid is not None}}
         memory = {name: read for name, pid in pids.items() if (read := process_memory(pid)) is not None}
         seconds = {name: device.seconds for name, device in self._devices.items()}
         return exposition(Observed(now, self._statistics, snapshot, seconds, self._gpus.readings, memory))
@@ -178,7 +178,7 @@ class Telemetry:
             requests=self._statistics.num_requests,
             server_errors=self._statistics.num_server_errors,
             refusals=self._statistics.num_refusals,
-            restarts=sum(worker.restarts for worker in (*snapshot.replicas, *snapshot.pool)),
+            restarts=sum(worker.restarts for worker in snapshot.workers),
             busy_s=tuple(device.seconds[BUSY] for device in self._devices.values()),
             elapsed_s=tuple(sum(device.seconds.values()) for device in self._devices.values()),
         )

@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from multigpu_inference.errors import BadRequest
+from multigpu_inference.frontend.request import FormPart, is_file_type
 from multigpu_inference.ipc import Buffer
 
 # A bulk request of more is better sent as several.
@@ -34,11 +35,12 @@ class Part:
         """Of the body; "" where the part names none."""
         return self.headers.get("content-type", "")
 
-    @property
-    def name(self) -> str:
-        """The part's name in a form; "" where it has none."""
+    def in_form(self) -> FormPart:
+        """The part as one of a form: a file where it has a file's name, or a type of its own."""
         options: Mapping[bytes, bytes] = parse_options_header(self.headers.get("content-disposition", ""))[1]
-        return options.get(b"name", b"").decode("utf-8", "replace")
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        is_file = b"filename" in options or is_file_type(self.content_type)
+        return FormPart(name, self.content_type, self.body, is_file)
 
 
 def parse_parts(content_type: str, body: Buffer) -> list[Part]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from multigpu_inference import log
 from multigpu_inference.config import Settings
@@ -31,6 +32,22 @@ from multigpu_inference.messages import Invocation
 _COME_AGAIN_S = 0.05
 
 
+class _Received(NamedTuple):
+    """A request that has come in.
+
+    Attributes:
+        content_type: Of the body.
+        body: In a packet or in the arena; or its parts, where each is a request.
+        arena: Where it is; of parts, given back already.
+        fields: Of a form: its text fields.
+    """
+
+    content_type: str
+    body: Blob | list[Part]
+    arena: PooledArena
+    fields: Mapping[str, str] = {}
+
+
 class Invocations:
     """Answers invocations."""
 
@@ -46,24 +63,24 @@ class Invocations:
         request_id = uuid.uuid4().hex
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            content_type, body, arena = await self._receive(headers, scope, receive)
+            received = await self._receive(headers, scope, receive)
         except Exception as error:
             await self._refused(error, request_id)(scope, receive, send)
             return
-        if isinstance(body, list):
+        if isinstance(received.body, list):
             ask = partial(self._answer_part, request_id, headers)
             with self._engine.place():
-                await answer_bulk(body, ask, self._engine.max_in_bulk, scope, send)
+                await answer_bulk(received.body, ask, self._engine.max_in_bulk, scope, send)
             return
         scope[ON_CLIENT_GONE] = partial(self._engine.cancel, request_id)
-        invocation = make_invocation(request_id, content_type, headers, arrived, self._request_timeout_s)
-        answer = await self._answer(invocation, body, arena)
+        invocation = make_invocation(
+            request_id, received.content_type, headers, arrived, self._request_timeout_s, received.fields
+        )
+        answer = await self._answer(invocation, received.body, received.arena)
         await answer(scope, receive, send)
 
-    async def _receive(
-        self, headers: dict[str, str], scope: Any, receive: Receive
-    ) -> tuple[str, Blob | list[Part], PooledArena]:
-        """Take a request's body: its content type, and itself, or its parts where each is a request; and its arena."""
+    async def _receive(self, headers: dict[str, str], scope: Any, receive: Receive) -> _Received:
+        """Take a request's body."""
         content_type = headers.get("content-type", "")
         refuse_url_encoded(content_type)
         length = announced_length(headers, self._max_payload_bytes)
@@ -73,13 +90,13 @@ class Invocations:
         try:
             body = await receive_body(scope, receive, length, self._max_payload_bytes, arena.memory)
             if not content_type.lower().startswith("multipart/"):
-                return content_type, body, arena
+                return _Received(content_type, body, arena)
             parts = parse_parts(content_type, arena.memory.read(body))
             if is_bulk(content_type):
                 self._engine.forget(arena)
-                return content_type, parts, arena
-            part = of_form([(part.name, part) for part in parts])
-            return part.content_type, arena.memory.write([part.body], 0)[0], arena
+                return _Received(content_type, parts, arena)
+            form = of_form([part.in_form() for part in parts])
+            return _Received(form.content_type, arena.memory.write([form.body], 0)[0], arena, form.fields)
         except BaseException:
             self._engine.forget(arena)
             raise

@@ -238,6 +238,30 @@ def test_info_has_the_scripts_default_accept() -> None:
     assert script("DEFAULT_ACCEPT = 'image/png'").info().default_accept == "image/png"
 
 
+def test_info_has_the_types_that_are_fetched() -> None:
+    assert script("").info().fetch_types is None
+    assert script("FETCH_TYPES = ('application/JSON', 'a/b')").info().fetch_types == frozenset({"application/json", "a/b"})
+
+
+@pytest.mark.parametrize("value", ["'application/json'", "(1,)"])
+def test_types_that_are_none_are_refused(value: str) -> None:
+    with pytest.raises(ModelError, match="FETCH_TYPES is"):
+        script(f"FETCH_TYPES = {value}").info()
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "says"),
+    [
+        ("def store_fn(body, content_type, store): return body", FOUR, "store_fn and no fetch_fn"),
+        ("def fetch_fn(body, content_type): return body", TRANSFORM, "transform_fn and fetch_fn"),
+        ("def fetch_fn(body): return body", FOUR, "fetch_fn has 1 parameters"),
+    ],
+)
+def test_fetching_and_storing_belong_together(text: str, base: str, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        script(text, base)
+
+
 def test_a_script_without_a_sample_has_none() -> None:
     assert script("").info().sample is None
 

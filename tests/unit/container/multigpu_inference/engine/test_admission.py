@@ -60,7 +60,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def test_as_many_are_in_as_the_limit_says() -> None:
     async def main() -> None:
-        admission = Admission(limit=2, max_queue_size=5)
+        admission = Admission(limit=2, fetching=1, max_queue_size=5)
         came = await visitors(admission, 4)
         assert [visitor.inside for visitor in came] == [True, True, False, False]
         assert admission.in_flight == 4
@@ -73,7 +73,7 @@ def test_as_many_are_in_as_the_limit_says() -> None:
 
 def test_one_more_than_the_queue_holds_is_refused_at_once() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=2)
+        admission = Admission(limit=1, fetching=1, max_queue_size=2)
         came = await visitors(admission, 3)
         with pytest.raises(Overloaded):
             await enter(admission)
@@ -86,7 +86,7 @@ def test_one_more_than_the_queue_holds_is_refused_at_once() -> None:
 
 def test_without_a_queue_who_finds_no_place_is_refused() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=0)
+        admission = Admission(limit=1, fetching=1, max_queue_size=0)
         await enter(admission)
         (visitor,) = await visitors(admission, 1)
         with pytest.raises(Overloaded):
@@ -100,7 +100,7 @@ def test_without_a_queue_who_finds_no_place_is_refused() -> None:
 def test_who_waits_comes_in_in_order() -> None:
     async def main() -> None:
         order: list[Visitor] = []
-        admission = Admission(limit=1, max_queue_size=9)
+        admission = Admission(limit=1, fetching=1, max_queue_size=9)
         came = await visitors(admission, 5, order)
         for visitor in came:
             await visitor.leave()
@@ -112,7 +112,7 @@ def test_who_waits_comes_in_in_order() -> None:
 def test_nobody_overtakes_who_has_just_been_let_in() -> None:
     async def main() -> None:
         order: list[Visitor] = []
-        admission = Admission(limit=1, max_queue_size=9)
+        admission = Admission(limit=1, fetching=1, max_queue_size=9)
         first, second = await visitors(admission, 2, order)
         first._leave.set()
         await first.task  # a place is free, and promised to the second
@@ -126,7 +126,7 @@ def test_nobody_overtakes_who_has_just_been_let_in() -> None:
 
 def test_who_gives_up_waiting_frees_a_place_in_the_queue() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=1)
+        admission = Admission(limit=1, fetching=1, max_queue_size=1)
         first, second = await visitors(admission, 2)
         second.task.cancel()
         await settled()
@@ -141,7 +141,7 @@ def test_who_gives_up_waiting_frees_a_place_in_the_queue() -> None:
 
 def test_who_gives_up_while_being_let_in_passes_the_place_on() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=2)
+        admission = Admission(limit=1, fetching=1, max_queue_size=2)
         first, second, third = await visitors(admission, 3)
         first._leave.set()
         await first.task
@@ -160,7 +160,7 @@ def test_who_fails_inside_frees_the_place() -> None:
             raise KeyError
 
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=0)
+        admission = Admission(limit=1, fetching=1, max_queue_size=0)
         with pytest.raises(KeyError):
             await fail(admission)
         await enter(admission)
@@ -170,7 +170,7 @@ def test_who_fails_inside_frees_the_place() -> None:
 
 def test_a_drain_refuses_who_comes() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=1)
+        admission = Admission(limit=1, fetching=1, max_queue_size=1)
         await admission.drain()
         with pytest.raises(Draining):
             await enter(admission)
@@ -180,7 +180,7 @@ def test_a_drain_refuses_who_comes() -> None:
 
 def test_a_drain_waits_for_the_only_one_that_is_in() -> None:
     async def main() -> None:
-        admission = Admission(limit=2, max_queue_size=1)
+        admission = Admission(limit=2, fetching=1, max_queue_size=1)
         (visitor,) = await visitors(admission, 1)
         drained = asyncio.create_task(admission.drain())
         await settled()
@@ -193,7 +193,7 @@ def test_a_drain_waits_for_the_only_one_that_is_in() -> None:
 
 def test_a_drain_waits_for_who_is_in_and_who_waits() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=1)
+        admission = Admission(limit=1, fetching=1, max_queue_size=1)
         first, second = await visitors(admission, 2)
         drained = asyncio.create_task(admission.drain())
         await settled()
@@ -208,7 +208,7 @@ def test_a_drain_waits_for_who_is_in_and_who_waits() -> None:
 
 def test_a_drain_does_not_wait_for_who_gave_up() -> None:
     async def main() -> None:
-        admission = Admission(limit=1, max_queue_size=1)
+        admission = Admission(limit=1, fetching=1, max_queue_size=1)
         first, second = await visitors(admission, 2)
         drained = asyncio.create_task(admission.drain())
         second.task.cancel()
@@ -216,3 +216,67 @@ def test_a_drain_does_not_wait_for_who_gave_up() -> None:
         await drained
 
     run(main())
+
+
+def test_only_so_many_are_fetched_at_a_time_and_the_others_hold_no_place() -> None:
+    async def main() -> None:
+        admission = Admission(limit=2, fetching=1, max_queue_size=2)
+        fetched = asyncio.Event()
+        order: list[str] = []
+
+        async def fetch(name: str) -> None:
+            async with admission.place(fetches=True) as fetching:
+                order.append(name)
+                await fetched.wait()
+                fetching.give_back()
+                await leave.wait()
+
+        leave = asyncio.Event()
+        slow = [asyncio.create_task(fetch(name)) for name in ("first", "second")]
+        await settled()
+        assert (order, admission.waiting, admission.in_flight) == (["first"], 1, 2)
+        (other,) = await visitors(admission, 1)
+        assert other.inside  # though another, who waits for a place to fetch, came before
+        await other.leave()
+        fetched.set()
+        await settled()
+        assert order == ["first", "second"]
+        leave.set()
+        await asyncio.gather(*slow)
+        assert admission.in_flight == 0
+
+    run(main())
+
+
+def test_the_place_to_fetch_is_given_back_where_the_request_ends_early() -> None:
+    async def main() -> None:
+        admission = Admission(limit=2, fetching=1, max_queue_size=0)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="fetch"):
+                async with admission.place(fetches=True):
+                    raise ValueError("fetch")
+        waiting = asyncio.create_task(enter_to_fetch(admission))
+        await waiting
+
+    run(main())
+
+
+def test_who_gives_up_on_a_place_to_fetch_leaves_nothing() -> None:
+    async def main() -> None:
+        admission = Admission(limit=2, fetching=1, max_queue_size=1)
+        async with admission.place(fetches=True):
+            waiting = asyncio.create_task(enter_to_fetch(admission))
+            await settled()
+            with pytest.raises(Overloaded):
+                await enter_to_fetch(admission)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert (admission.waiting, admission.in_flight) == (0, 1)
+        await enter_to_fetch(admission)
+
+    run(main())
+
+
+async def enter_to_fetch(admission: Admission) -> None:
+    async with admission.place(fetches=True):
+        pass

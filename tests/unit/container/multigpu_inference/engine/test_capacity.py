@@ -19,10 +19,10 @@ def plan(num_gpus: int, cores: int, **own: str) -> Capacity:
 @pytest.mark.parametrize(
     ("num_gpus", "cores", "expected"),
     [
-        (0, 2, Capacity(1, 2, 2, 2, 6, 6, 16)),
-        (1, 4, Capacity(1, 4, 3, 16, 22, 22, 48)),
-        (4, 48, Capacity(4, 12, 44, 16, 152, 152, 120)),
-        (8, 192, Capacity(8, 24, 120, 16, 368, 368, 120)),
+        (0, 2, Capacity(1, 2, 2, 2, 6, 3, 6, 16)),
+        (1, 4, Capacity(1, 4, 3, 16, 22, 11, 22, 48)),
+        (4, 48, Capacity(4, 12, 44, 16, 152, 64, 152, 120)),
+        (8, 192, Capacity(8, 24, 120, 16, 368, 64, 368, 120)),
     ],
     ids=["laptop", "1 GPU", "4 GPUs", "8 GPUs"],
 )

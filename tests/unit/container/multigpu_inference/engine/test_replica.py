@@ -5,7 +5,7 @@ import pytest
 from multigpu_inference.engine.capacity import Capacity
 from multigpu_inference.engine.replica import replica_command, replica_id
 
-CAPACITY = Capacity(3, 4, 2, 16, 50, 50, 104)
+CAPACITY = Capacity(3, 4, 2, 16, 50, 25, 50, 104)
 RING = [("cuda:0", "cuda:1"), ("cuda:1", "cuda:2"), ("cuda:2", "cuda:0")]
 
 

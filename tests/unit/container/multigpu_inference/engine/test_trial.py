@@ -5,6 +5,7 @@ import math
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -338,3 +339,18 @@ def output_fn(prediction, accept): {read}
     found = findings(text)
     assert found.keep_output == "it reads the global LABELS, which model_fn sets"
     assert found.keep_input is None
+
+
+def test_what_was_fetched_is_given_to_each_run_anew() -> None:
+    # In place, so that a second run over the same bytes would see what the first has done.
+    text = "\ndef input_fn(data, content_type):\n    data += 1\n    return data + random.random()"
+    fetched = [bytearray(blob) for blob in codec.encode(np.zeros(10_000))]
+    pool = load(text, with_model=False)
+    task = Task(1, (INPUT_FN,), INVOCATION, fetched=len(fetched), trial=True)
+    pooled = pool.run(task, [bytearray(blob) for blob in fetched])[1]
+    runner = load(text + "\ndef predict_fn(data, model): return float(data.sum())", with_model=True)
+    trial = Task(1, STOCK_ORDER, INVOCATION, fetched=len(fetched), trial=True)
+    result, (answer, *_) = run_trial(runner, trial, [*fetched, *(bytearray(blob) for blob in pooled)])
+    assert 10_000 <= float(bytes(answer)) < 20_000
+    assert result.findings is not None
+    assert result.findings.keep_input is None

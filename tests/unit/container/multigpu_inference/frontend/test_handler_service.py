@@ -115,7 +115,17 @@ def test_the_body_of_a_form(parts: dict[str, bytes]) -> None:
 @pytest.mark.usefixtures("capfd")
 @pytest.mark.parametrize("parts", [{}, {"a": b"", "b": b""}])
 def test_a_form_without_a_clear_body_is_400(parts: dict[str, bytes]) -> None:
-    assert _error(_serve(Engine(), parts, {"Content-Type": "Multipart/form-data"})) == (400, "bad_request")
+    headers: dict[str, Any] = {name: {"content-type": "image/png"} for name in parts}
+    assert _error(_serve(Engine(), parts, {**headers, "Content-Type": "Multipart/form-data"})) == (400, "bad_request")
+
+
+def test_a_forms_text_fields_go_with_the_invocation() -> None:
+    engine = Engine()
+    headers: dict[str, Any] = {"picture": {"content-type": "image/png"}, "a": {"content-type": ""}, "b": {}}
+    parts = {"a": b"1", "picture": b"p", "b": b"2", "c": b"3"}
+    _serve(engine, parts, {**headers, "Content-Type": "multipart/form-data; boundary=x"})
+    assert engine.invocation is not None
+    assert (engine.body, engine.invocation.form) == (b"p", {"a": "1", "b": "2", "c": "3"})
 
 
 def test_a_refusal_says_when_to_come_again_only_where_that_helps() -> None:

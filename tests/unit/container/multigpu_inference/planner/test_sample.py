@@ -42,3 +42,10 @@ def test_a_body_needs_its_type_and_a_file_that_is_there(tmp_path: Path) -> None:
         choose_sample(WITH_SAMPLE, tmp_path / "body", None, None)
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         choose_sample(WITH_SAMPLE, tmp_path / "body", "a/b", None)
+
+
+def test_a_request_whose_input_comes_from_elsewhere_is_refused() -> None:
+    script = ScriptInfo(functions=frozenset({"fetch_fn"}), fetch_types=frozenset({"a/json"}), sample=(b"", "A/JSON; x=y"))
+    with pytest.raises(SettingsError, match=r"type A/JSON; x=y goes through fetch_fn.*--body FILE"):
+        choose_sample(script, None, None, None)
+    assert choose_sample(script, None, "a/b", None).content_type == "a/b"

@@ -50,6 +50,7 @@ def snapshot(**given: Any) -> Snapshot:
         max_queue_size=30,
         replicas=(worker("replica-0"), worker("replica-1")),
         pool=(worker("pool-0"),),
+        fetchers=(),
         spares=1,
         healthy_replicas=2,
     )

@@ -39,7 +39,22 @@ def test_what_stands_behind_the_last_boundary_is_nothing() -> None:
 def test_a_part_of_a_form_has_a_name(disposition: str, name: str) -> None:
     head = b"Content-Disposition: " + disposition.encode("latin-1")
     (part,) = parse_parts(MIXED, b"--b\r\n" + head + b"\r\n\r\nx\r\n--b--\r\n")
-    assert part.name == name
+    assert part.in_form().name == name
+
+
+@pytest.mark.parametrize(
+    ("head", "is_file"),
+    [
+        ('Content-Disposition: form-data; name="a"', False),
+        ('Content-Disposition: form-data; name="a"\r\nContent-Type: text/plain', False),
+        ('Content-Disposition: form-data; name="a"; filename="f"', True),
+        ('Content-Disposition: form-data; name="a"; filename="f"\r\nContent-Type: text/plain', True),
+        ('Content-Disposition: form-data; name="a"\r\nContent-Type: image/png', True),
+    ],
+)
+def test_a_part_is_a_file_where_it_has_a_files_name_or_a_type(head: str, is_file: bool) -> None:
+    (part,) = parse_parts(MIXED, b"--b\r\n" + head.encode() + b"\r\n\r\nx\r\n--b--\r\n")
+    assert part.in_form().is_file is is_file
 
 
 def test_a_part_without_a_type_has_none() -> None:
