@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 
 from integration.endpoint import Endpoint
 from integration.kinds import KINDS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigint_is_not_ignored() -> None:
+    """What a shell starts in the background has SIGINT ignored, and passes that on to what a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", params=KINDS)

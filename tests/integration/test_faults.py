@@ -64,6 +64,7 @@ def test_killed_replica_worker(healthy: Endpoint, tmp_path: Path) -> None:
 @mms_only
 def test_killed_front_end_worker(new_endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     endpoint = new_endpoint(SAGEMAKER_MODEL_SERVER_WORKERS="2").with_script("commands").start().ready()
+    wait_until(lambda: len(front_end_workers(endpoint)) == 2, 20)
     workers, told = front_end_workers(endpoint), tmp_path / "told"
     told.mkdir()
     with concurrent.futures.ThreadPoolExecutor(2) as threads:

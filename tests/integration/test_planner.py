@@ -178,6 +178,7 @@ def grid(simulation: Simulation, devices: int) -> list[Candidate]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulated", [(UNBATCHED, 2)], indirect=True)
 def test_two_devices_are_planned_within_5_percent_of_the_best(simulated: Simulated) -> None:
     plan = simulated.plan()

@@ -127,13 +127,13 @@ def test_this_process_is_no_worker() -> None:
     assert not process.is_worker()
 
 
-# A grandchild that is left behind and ends: `A` leads to `B` leads to `C`, and B ends first.
+# A grandchild that is left behind and ends: `A` leads to `B` leads to `C`, and B ends first, or it would reap C itself.
 ORPHAN = """
 import os, subprocess, sys
 from multigpu_inference import process
 process.adopt_orphans()
 middle = subprocess.run([sys.executable, "-c",
-    "import subprocess; print(subprocess.Popen(['sleep', '0']).pid)"], stdout=subprocess.PIPE, text=True)
+    "import subprocess; print(subprocess.Popen(['sleep', '0.5']).pid)"], stdout=subprocess.PIPE, text=True)
 orphan = int(middle.stdout)
 os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)  # ours now, and ended
 """
