@@ -17,7 +17,7 @@ from PIL import Image
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_ROOT / folder) for folder in ("code", "container") if str(_ROOT / folder) not in sys.path]
 
-from matting.images import decode  # noqa: E402
+from matting.decode import decode  # noqa: E402
 from matting.pipeline import load_pipeline_stages  # noqa: E402
 
 _CELL = 320  # pixels; the longer side of each picture
@@ -40,7 +40,7 @@ def make_sheet(model_dir: Path, photos: Sequence[Path]) -> Image.Image:
     step = _CELL + _MARGIN
     sheet = Image.new("RGB", (4 * step + _MARGIN, len(photos) * step + _MARGIN), "white")
     for row, path in enumerate(photos):
-        photo = decode(path.read_bytes())
+        photo = decode(path.read_bytes()).pixels
         drawn = trimap_stage([photo])
         matte = matting_stage(drawn)[0]
         alpha = Image.fromarray(matte.alpha.numpy())

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_ROOT / folder) for folder in ("code", "container") if str(_ROOT / folder) not in sys.path]
 
+from matting.decode import decode  # noqa: E402
 from matting.fba import FBA  # noqa: E402
-from matting.images import decode  # noqa: E402
 from matting.pipeline import network_input  # noqa: E402
 from matting.u2net import U2Net  # noqa: E402
 
@@ -46,7 +46,7 @@ def make_weights(folder: str | Path, photos: Path = PHOTOS) -> tuple[Path, Path]
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    pictures = torch.cat([network_input(decode(path.read_bytes())) for path in sorted(photos.iterdir())])
+    pictures = torch.cat([network_input(decode(path.read_bytes()).pixels) for path in sorted(photos.iterdir())])
     first, second = target / "checkpoint.safetensors", target / "checkpoint_2.safetensors"
     save_file(random_trimap_network(pictures).state_dict(), first)
     save_file(random_matting_network().state_dict(), second)

@@ -1,50 +1,64 @@
-"""Chooses the type of an answer from a request's Accept header. Runs in the pool workers."""
+"""Chooses what a request's Accept header asks for. Runs in the fetch process and the pool workers."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from multigpu_inference.errors import NotAcceptable
 
-ALPHA_PNG = "image/png"
-CUTOUT_PNG = "image/png;cutout"
+PNG = "image/png"
+WEBP = "image/webp"
 JSON = "application/json"
 NPY = "application/x-npy"
 
+ALPHA, CUTOUT, TRIMAP = "alpha", "cutout", "trimap"
+OUTPUTS = (ALPHA, CUTOUT, TRIMAP)
+
 # What a range of types stands for: always the first that is made.
 _OFFERS = {
-    "*/*": ALPHA_PNG,
-    "image/*": ALPHA_PNG,
+    "*/*": PNG,
+    "image/*": PNG,
     "application/*": JSON,
-    ALPHA_PNG: ALPHA_PNG,
+    PNG: PNG,
+    WEBP: WEBP,
     JSON: JSON,
     NPY: NPY,
 }
+_OPEN = ("*/*", "application/*", JSON)  # what a client accepts that can take JSON
 
 
-def choose_type(accept: str) -> str:
-    """Pick the answer's type.
+class Choice(NamedTuple):
+    """What is made: one of the four types, and the output that a parameter such as `;cutout` names, "" where none does."""
+
+    media_type: str
+    output: str
+
+
+def choose(accept: str, *, only_json: bool = False) -> Choice:
+    """Pick what to make.
 
     Args:
         accept: an Accept header: types with parameters and `q` values, separated by commas; empty means any.
+        only_json: there is more than one output, which only JSON can hold.
 
     Returns:
-        `image/png`, `image/png;cutout`, `application/json` or `application/x-npy`: of those the client
-        accepts the one with the highest `q`, among equals the first.
+        Of what the client accepts and can be made, that with the highest `q`, among equals the first.
 
     Raises:
-        NotAcceptable: the client accepts none of them.
+        NotAcceptable: the client accepts nothing of it.
     """
-    candidates: list[tuple[float, str]] = []
+    candidates: list[tuple[float, Choice]] = []
     for entry in (accept.strip() or "*/*").split(","):
         name, *parameters = [part.strip().lower() for part in entry.split(";")]
-        offer = _OFFERS.get(name)
+        offer = _OFFERS.get(name) if not only_json else JSON if name in _OPEN else None
         quality = _quality(parameters)
-        if offer is None or quality <= 0:
-            continue
-        if name == ALPHA_PNG and "cutout" in parameters:
-            offer = CUTOUT_PNG
-        candidates.append((quality, offer))
+        if offer is not None and quality > 0:
+            output = next((parameter for parameter in parameters if parameter in OUTPUTS), "")
+            candidates.append((quality, Choice(offer, output)))
+    if not candidates and only_json:
+        raise NotAcceptable(f"several outputs are answered together as {JSON} only")
     if not candidates:
-        raise NotAcceptable(f"answers are made as {ALPHA_PNG}, {CUTOUT_PNG}, {JSON} or {NPY}")
+        raise NotAcceptable(f"answers are made as {PNG}, {PNG};cutout, {PNG};trimap, {WEBP}, {JSON} or {NPY}")
     return max(candidates, key=lambda candidate: candidate[0])[1]
 
 

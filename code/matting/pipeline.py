@@ -50,10 +50,11 @@ class Trimapped(NamedTuple):
 
 
 class Matte(NamedTuple):
-    """Alpha, uint8 [H, W], and the foreground's own colours, uint8 [H, W, 3], on stage 2's device."""
+    """Alpha, uint8 [H, W], the foreground's own colours, uint8 [H, W, 3], and the trimap, uint8 [H, W], on stage 2's device."""
 
     alpha: Tensor
     foreground: Tensor
+    trimap: Tensor
 
 
 class TrimapStage:
@@ -181,7 +182,7 @@ class MattingStage:
         alpha = torch.where(trimap == trimaps.BACKGROUND, 0.0, alpha)
         alpha = torch.where(trimap == trimaps.FOREGROUND, 1.0, alpha)
         foreground = torch.where(alpha == 1, _channels_first(image)[0], foreground)
-        return Matte(_to_bytes(alpha[0]), _to_bytes(foreground.permute(1, 2, 0)).contiguous())
+        return Matte(_to_bytes(alpha[0]), _to_bytes(foreground.permute(1, 2, 0)).contiguous(), trimap)
 
 
 class _FusedMap(nn.Module):

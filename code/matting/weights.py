@@ -2,10 +2,14 @@
 
 Runs in the replica workers, once, while a replica loads. Nothing is unpickled beyond tensors
 (`weights_only`).
+
+The public checkpoints have licences of their own. FBA matting's forbids commercial use, which a line in the log says whenever
+a file of its name is loaded.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +24,12 @@ from matting.u2net import U2Net
 # In this order, the first that is there: what a fine-tuned model is saved as, then the public checkpoints'
 # own names.
 TRIMAP_FILES = ("checkpoint.safetensors", "checkpoint.pth", "u2net.pth", "u2netp.pth")
-MATTING_FILES = ("checkpoint_2.safetensors", "checkpoint_2.pth", "FBA.pth")
+_PUBLISHED_FBA = "FBA.pth"
+MATTING_FILES = ("checkpoint_2.safetensors", "checkpoint_2.pth", _PUBLISHED_FBA)
 
 _WRAPPERS = ("module.", "model.")  # prefixes that DataParallel and training frameworks leave on every key
+
+_log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -59,6 +66,8 @@ def load_trimap_network(model_dir: str | Path) -> U2Net:
 def load_matting_network(model_dir: str | Path) -> FBA:
     """Load stage 2's network, with its convolutions standardised.
 
+    The published weights, `FBA.pth`, are not for commercial use.
+
     Args:
         model_dir: folder with one of `MATTING_FILES`.
 
@@ -69,6 +78,10 @@ def load_matting_network(model_dir: str | Path) -> FBA:
         CheckpointError: there is no such file, or it does not fit.
     """
     path = find_checkpoint(model_dir, MATTING_FILES)
+    if path.name == _PUBLISHED_FBA:
+        _log.warning(
+            "%s: the weights that FBA matting's authors published under this name are not for commercial use", path.name
+        )
     state = read_state_dict(path)
     stem = _channels(path, state, "encoder.conv1.weight", "FBA matting")
     variants = {sizes.stem: name for name, sizes in fba.VARIANTS.items()}

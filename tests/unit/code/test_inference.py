@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import sys
 import threading
@@ -20,7 +22,12 @@ from PIL import Image
 import inference
 import matting.pipeline
 from make_weights import make_weights
-from multigpu_inference import ReplicaSet
+from matting.options import Options
+from matting.photo import Photo
+from multigpu_inference import Bulk, ReplicaSet
+from multigpu_inference.engine import codec
+from multigpu_inference.errors import ServingError, SettingsError
+from multigpu_inference.user_module import Context
 
 PHOTO = Path(__file__).resolve().parents[3] / "demo" / "photos" / "chick.jpg"
 
@@ -90,12 +97,13 @@ def test_requests_take_turns_and_both_stages_run_on_their_own_devices(
         ("TrimapStage", "cpu:0"), ("MattingStage", "cpu:1"),
     ]  # fmt: skip
     assert all(torch.equal(matte.alpha, mattes[0].alpha) for matte in mattes)
+    assert mattes[0].alpha.unique().numel() > 2
 
 
 @pytest.mark.usefixtures("four_devices")
 def test_threads_share_the_replicas_evenly(script: ModuleType, model_dir: Path, ran: list[tuple[str, str]]) -> None:
     model = script.model_fn(str(model_dir))
-    photo = torch.zeros(64, 48, 3, dtype=torch.uint8)
+    photo = Photo(torch.zeros(64, 48, 3, dtype=torch.uint8), Options(), (64, 48))
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: script.predict_fn(photo, model), range(8)))
     first = [device for stage, device in ran if stage == "TrimapStage"]
@@ -130,7 +138,7 @@ def test_settings_of_the_application_reach_its_stages(
 def test_preprocessing_runs_in_other_processes(script: ModuleType) -> None:
     assert script._pool.run(os.getpid) != os.getpid()
     picture = script.input_fn(PHOTO.read_bytes(), "image/jpeg")
-    assert (picture.dtype, picture.shape) == (torch.uint8, (383, 511, 3))
+    assert (picture.pixels.dtype, picture.pixels.shape) == (torch.uint8, (383, 511, 3))
 
 
 def test_the_four_functions_in_a_row_make_a_matte_of_the_photos_size(script: ModuleType, model_dir: Path) -> None:
@@ -140,6 +148,116 @@ def test_the_four_functions_in_a_row_make_a_matte_of_the_photos_size(script: Mod
     matte = Image.open(io.BytesIO(answer))
     assert (answer_type, matte.mode, matte.size) == ("image/png", "L", (320, 240))
     assert len(np.unique(np.asarray(matte))) > 1
+
+
+@pytest.fixture(scope="module")
+def model(script: ModuleType, model_dir: Path) -> Any:
+    return script.model_fn(str(model_dir), Context(("cpu", "cpu")))
+
+
+@pytest.fixture
+def in_process(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a pool worker of the container: `input_fn` decodes right there."""
+    monkeypatch.setattr(script._pool, "run", lambda function, *arguments: function(*arguments))
+
+
+def serve(script: ModuleType, model: Any, body: Any, content_type: str, accept: str = "", form: Any = None) -> Any:
+    """A request's way through the functions, as the container calls them."""
+    context = Context(headers={"accept": accept}, form=form or {})
+    accept = accept or script.DEFAULT_ACCEPT
+    if not form and content_type not in script.FETCH_TYPES:
+        return script.output_fn(script.predict_fn(script.input_fn(body, content_type, context), model), accept)
+    fetched = script.fetch_fn(body, content_type, context)
+
+    def finish(item: Any, accept: str) -> Any:
+        data = codec.decode(codec.encode(item.data))  # it comes from another process
+        prediction = script.predict_fn(script.input_fn(data, content_type, context), model)
+        answer = script.output_fn(codec.decode(codec.encode(prediction)), accept)
+        return script.store_fn(*answer, item.store) if item.store is not None else answer
+
+    if isinstance(fetched, Bulk):
+        return [item if isinstance(item, ServingError) else finish(item, "application/json") for item in fetched.items]
+    return finish(fetched, accept)
+
+
+def record_of(**fields: Any) -> dict[str, Any]:
+    return {"image": base64.b64encode(PHOTO.read_bytes()).decode(), "max_side": 48, **fields}
+
+
+@pytest.mark.parametrize(
+    ("accept", "format_", "mode"),
+    [("", "PNG", "L"), ("image/webp;cutout", "WEBP", "RGBA"), ("text/plain, image/*;trimap", "PNG", "L")],
+)
+@pytest.mark.usefixtures("in_process")
+def test_a_pictures_own_bytes(script: ModuleType, model: Any, accept: str, format_: str, mode: str) -> None:
+    answer, content_type = serve(script, model, bytearray(PHOTO.read_bytes()), "image/jpeg", accept)
+    picture = Image.open(io.BytesIO(answer))
+    assert (content_type, picture.format, picture.mode) == (f"image/{format_.lower()}", format_, mode)
+    assert picture.size == (511, 383)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_a_client_leaves_open_is_the_operators(script: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png;cutout")
+    context = Context(headers={"accept": "*/*"})
+    prediction = script.predict_fn(script.input_fn(PHOTO.read_bytes(), "image/jpeg", context), model)
+    answer, _ = script.output_fn(prediction, "image/png;cutout")  # which the container fills in
+    assert Image.open(io.BytesIO(answer)).mode == "RGBA"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_json_object_with_options(script: ModuleType, model: Any) -> None:
+    body = json.dumps(record_of(output=["cutout", "trimap"], background="#fff"))
+    answer, content_type = serve(script, model, body, "application/json")
+    record = json.loads(answer)
+    assert (content_type, record["width"], record["height"]) == ("application/json", 48, 36)
+    cutout, trimap = (Image.open(io.BytesIO(base64.b64decode(record[name]))) for name in ("cutout", "trimap"))
+    assert (cutout.mode, trimap.mode, cutout.size, trimap.size) == ("RGB", "L", (48, 36), (48, 36))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_form(script: ModuleType, model: Any) -> None:
+    form = {"max_side": "40", "output": "cutout"}
+    answer, _ = serve(script, model, bytearray(PHOTO.read_bytes()), "image/jpeg", form=form)
+    assert (Image.open(io.BytesIO(answer)).mode, Image.open(io.BytesIO(answer)).size) == ("RGBA", (40, 30))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_list_is_stored_item_by_item(script: ModuleType, model: Any, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTIGPU_OUTPUT_S3", "s3://photos/out")
+    s3.put_object(Bucket="photos", Key="in.jpg", Body=PHOTO.read_bytes())
+    items = [record_of(save_name="a"), {"url": "s3://photos/in.jpg", "max_side": 32}, {"url": "s3://photos/missing"}]
+    first, second, third = serve(script, model, json.dumps(items), "application/json", "image/webp")
+    assert json.loads(first[0])["location"] == "s3://photos/out/a.png"
+    stored = Image.open(io.BytesIO(s3.get_object(Bucket="photos", Key="out/a.png")["Body"].read()))
+    assert (stored.format, stored.size) == ("PNG", (48, 36))
+    assert (json.loads(second[0])["width"], second[1]) == (32, "application/json")
+    assert (third.status, str(third)) == (400, "there is no object at the s3:// address in 'url'")
+
+
+def test_in_a_notebook_input_fn_fetches_and_output_fn_stores(
+    script: ModuleType, model: Any, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIGPU_OUTPUT_S3", "s3://photos")
+    photo = script.input_fn(json.dumps(record_of(save_name="a")), "application/json")
+    answer, content_type = script.output_fn(script.predict_fn(photo, model), "image/webp")
+    assert (content_type, json.loads(answer)["location"]) == ("application/json", "s3://photos/a.webp")
+    assert s3.get_object(Bucket="photos", Key="a.webp")["ContentType"] == "image/webp"
+
+
+@pytest.mark.parametrize("name", ["MULTIGPU_OUTPUT_S3", "MULTIGPU_INPUT_S3", "MULTIGPU_MAX_PHOTO_PIXELS"])
+def test_a_bad_setting_stops_the_start(script: ModuleType, model_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "bucket/prefix")
+    with pytest.raises(SettingsError, match=f"^{name}='bucket/prefix': allowed is "):
+        script.model_fn(str(model_dir), Context(("cpu", "cpu")))
+
+
+def test_the_stock_containers_context_has_the_accept_header(script: ModuleType) -> None:
+    class StockContext:
+        def get_request_header(self, idx: int, key: str) -> str | None:
+            return {"Accept": "image/png;trimap"}.get(key)
+
+    assert script.input_fn(PHOTO.read_bytes(), "image/jpeg", StockContext()).options.outputs == ("trimap",)
 
 
 def test_the_code_folder_does_not_shadow_the_standard_module() -> None:

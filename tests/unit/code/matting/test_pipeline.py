@@ -62,6 +62,7 @@ def test_stages_end_to_end(trimap_stage: TrimapStage, matting_stage: MattingStag
     assert set(trimapped.trimap.flatten().tolist()) <= {0, 128, 255}
     assert (matte.alpha.shape, matte.alpha.dtype) == ((height, width), torch.uint8)
     assert (matte.foreground.shape, matte.foreground.dtype) == ((height, width, 3), torch.uint8)
+    assert torch.equal(matte.trimap, trimapped.trimap)
 
 
 def test_stages_have_a_device_and_a_batch_size(trimap_stage: TrimapStage, matting_stage: MattingStage) -> None:

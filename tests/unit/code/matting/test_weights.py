@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -64,17 +66,52 @@ def test_full_checkpoint_makes_the_full_network(tmp_path: Path) -> None:
     assert load_trimap_network(tmp_path).variant == "full"
 
 
-def test_training_wrappers_are_removed(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
-    wrapped = {f"model.module.{key}": value for key, value in trimap_state.items()}
-    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "checkpoint.pth")
+@pytest.mark.parametrize("prefix", ["module.", "model.", "model.module.", "module.model.module."])
+@pytest.mark.parametrize("nested", [False, True])
+def test_training_wrappers_are_removed(
+    tmp_path: Path, trimap_state: dict[str, Tensor], matting_state: dict[str, Tensor], prefix: str, nested: bool
+) -> None:
+    for state, file in ((trimap_state, "checkpoint.pth"), (matting_state, "checkpoint_2.pth")):
+        wrapped = {f"{prefix}{key}": value for key, value in state.items()}
+        torch.save({"epoch": 3, "state_dict": wrapped} if nested else wrapped, tmp_path / file)
     assert load_trimap_network(tmp_path).state_dict().keys() == trimap_state.keys()
+    assert load_matting_network(tmp_path).state_dict().keys() == matting_state.keys()
 
 
-def test_half_precision_is_widened(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in trimap_state.items()}
-    torch.save(halves, tmp_path / "checkpoint.pth")
-    network = load_trimap_network(tmp_path)
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+@pytest.mark.parametrize("name", ["checkpoint_2.pth", "FBA.pth"])
+def test_loads_a_matting_checkpoint(tmp_path: Path, matting_state: dict[str, Tensor], name: str) -> None:
+    torch.save(matting_state, tmp_path / name)
+    assert torch.equal(load_matting_network(tmp_path).state_dict()["encoder.bn1.bias"], matting_state["encoder.bn1.bias"])
+
+
+@pytest.mark.parametrize(("name", "warned"), [("FBA.pth", True), ("checkpoint_2.pth", False)])
+def test_the_published_weights_licence_is_in_the_log(
+    tmp_path: Path, matting_state: dict[str, Tensor], caplog: pytest.LogCaptureFixture, name: str, warned: bool
+) -> None:
+    torch.save(matting_state, tmp_path / name)
+    load_matting_network(tmp_path)
+    assert ["not for commercial use" in record.getMessage() for record in caplog.records] == [True] * warned
+
+
+def test_a_fine_tuned_checkpoint_goes_before_the_public_one(
+    tmp_path: Path, trimap_state: dict[str, Tensor], matting_state: dict[str, Tensor]
+) -> None:
+    for name in ("u2net.pth", "u2netp.pth", "FBA.pth"):
+        (tmp_path / name).write_bytes(b"not looked at")
+    torch.save(trimap_state, tmp_path / "checkpoint.pth")
+    torch.save(matting_state, tmp_path / "checkpoint_2.pth")
+    assert load_trimap_network(tmp_path).variant == "small"
+    assert load_matting_network(tmp_path).state_dict().keys() == matting_state.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("file", ["checkpoint.pth", "checkpoint.safetensors"])
+def test_half_precision_is_widened(tmp_path: Path, trimap_state: dict[str, Tensor], dtype: torch.dtype, file: str) -> None:
+    halves = {key: value.to(dtype) if value.is_floating_point() else value for key, value in trimap_state.items()}
+    (torch.save if file.endswith(".pth") else save_file)(halves, tmp_path / file)
+    state = load_trimap_network(tmp_path).state_dict()
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+    assert torch.equal(state["outconv.weight"], halves["outconv.weight"].float())
 
 
 def test_matting_network_is_loaded_standardised(tmp_path: Path, matting_state: dict[str, Tensor]) -> None:
@@ -148,6 +185,79 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     one_line(error)
 
 
+class Payload:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, trimap_state: dict[str, Tensor], legacy: bool) -> None:
+    ran = tmp_path / "ran"
+    content = {**trimap_state, "extra": Payload(ran)}
+    torch.save(content, tmp_path / "u2net.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match="expected a state dict of tensors only") as error:
+        load_trimap_network(tmp_path)
+    assert "u2net.pth" in one_line(error)
+    assert not ran.exists()
+
+
+def test_plain_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "FBA.pth").write_bytes(pickle.dumps(Payload(ran)))
+    with pytest.raises(CheckpointError, match="expected a state dict of tensors only") as error:
+        load_matting_network(tmp_path)
+    one_line(error)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["u2netp.pth", "checkpoint.safetensors"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_truncated_file(tmp_path: Path, trimap_state: dict[str, Tensor], name: str, share: float) -> None:
+    path = tmp_path / name
+    (torch.save if name.endswith(".pth") else save_file)(trimap_state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CheckpointError, match="expected a state dict of tensors only, found: ") as error:
+        load_trimap_network(tmp_path)
+    assert name in one_line(error)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "u2net.pth").mkdir()
+    with pytest.raises(CheckpointError, match=r"u2net\.pth or u2netp\.pth, found no files") as error:
+        load_trimap_network(tmp_path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}])
+def test_an_empty_state_dict(tmp_path: Path, content: dict[str, object]) -> None:
+    torch.save(content, tmp_path / "FBA.pth")
+    with pytest.raises(CheckpointError, match=r"encoder\.conv1\.weight, found 0 keys such as no keys") as error:
+        load_matting_network(tmp_path)
+    one_line(error)
+
+
+def test_a_classifiers_checkpoint(tmp_path: Path) -> None:
+    state = {
+        "conv1.weight": torch.zeros(64, 3, 7, 7),
+        "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1),
+        "fc.bias": torch.zeros(9),
+    }
+    torch.save(state, tmp_path / "checkpoint.pth")
+    torch.save({f"encoder.{key}": value for key, value in state.items()}, tmp_path / "FBA.pth")
+    with pytest.raises(CheckpointError, match=r"expected a U2-Net .*found 3 keys such as conv1.weight, fc.bias") as error:
+        load_trimap_network(tmp_path)
+    one_line(error)
+    with pytest.raises(CheckpointError, match=r"expected a FBA state dict of 197 keys, found 3; ") as error:
+        load_matting_network(tmp_path)
+    one_line(error)
+
+
 def test_list_is_no_state_dict(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "checkpoint.pth")
     with pytest.raises(CheckpointError, match="found a list"):
@@ -157,6 +267,19 @@ def test_list_is_no_state_dict(tmp_path: Path) -> None:
 def test_other_networks_checkpoint(tmp_path: Path, matting_state: dict[str, Tensor]) -> None:
     torch.save(matting_state, tmp_path / "checkpoint.pth")
     with pytest.raises(CheckpointError, match=r"expected a U2-Net .*found 98 keys such as decoder") as error:
+        load_trimap_network(tmp_path)
+    one_line(error)
+
+
+def test_the_two_checkpoints_in_each_others_place(
+    tmp_path: Path, trimap_state: dict[str, Tensor], matting_state: dict[str, Tensor]
+) -> None:
+    torch.save(trimap_state, tmp_path / "FBA.pth")
+    torch.save(matting_state, tmp_path / "u2net.pth")
+    with pytest.raises(CheckpointError, match=r"FBA\.pth: expected a FBA matting state dict .*found 798 keys") as error:
+        load_matting_network(tmp_path)
+    one_line(error)
+    with pytest.raises(CheckpointError, match=r"u2net\.pth: expected a U2-Net state dict .*found 98 keys") as error:
         load_trimap_network(tmp_path)
     one_line(error)
 

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from matting import fetch
+from matting.fetch import PhotoFile, fetch_body
+from matting.options import Options
+from matting.s3_location import S3Location
+from matting.save import Save
+from matting.settings import Settings
+from multigpu_inference import Bulk, Fetched
+from multigpu_inference.errors import BadRequest, NotAcceptable, PayloadTooLarge, ServingError
+
+URL = "http://example.com/a.jpg"
+JSON, FORM = "application/json", "multipart/form-data"
+PLACE = S3Location("results", "out")
+
+
+@pytest.fixture(autouse=True)
+def site(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands in for the world: an address is its own content. What was asked of it, in order."""
+    asked: list[str] = []
+
+    def download(url: str) -> bytes:
+        asked.append(url)
+        return url.encode()
+
+    monkeypatch.setattr(fetch, "download", download)
+    return asked
+
+
+def one(
+    body: str | bytearray,
+    content_type: str = JSON,
+    form: Mapping[str, str] | None = None,
+    accept: str = "*/*",
+    settings: Settings | None = None,
+) -> Fetched:
+    fetched = fetch_body(body, content_type, form or {}, accept, settings or Settings())
+    assert isinstance(fetched, Fetched)
+    assert isinstance(fetched.data, PhotoFile)
+    return fetched
+
+
+def record(**fields: Any) -> str:
+    return json.dumps({"url": URL, **fields})
+
+
+def test_downloads() -> None:
+    fetched = one(record(max_side=9), accept="image/webp;cutout")
+    assert fetched.data.data.tobytes() == URL.encode()
+    assert fetched.data.options == Options(("cutout",), None, 9)
+    assert fetched.store is None
+
+
+def test_takes_base64() -> None:
+    assert one(json.dumps({"image": base64.b64encode(b"picture").decode()})).data.data.tobytes() == b"picture"
+
+
+def test_reads_from_s3(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="in/a.jpg", Body=b"picture")
+    settings = Settings(input_s3=(S3Location("others"), S3Location("photos", "in")))
+    assert one('{"url": "S3://photos/in/a.jpg"}', settings=settings).data.data.tobytes() == b"picture"
+
+
+@pytest.mark.parametrize("url", ["s3://photos/inner/a.jpg", "s3://photos/a.jpg", "s3://other/in/a.jpg"])
+def test_reads_from_s3_only_where_the_operator_allows_it(url: str) -> None:
+    with pytest.raises(BadRequest, match="a place in S3 that this endpoint does not read from"):
+        one(json.dumps({"url": url}), settings=Settings(input_s3=(S3Location("photos", "in"),)))
+
+
+@pytest.mark.parametrize("url", ["s3://photos", "s3://photos/", "s3://Photos/a", "s3://photos/in/../a", "s3://photos/\ud800"])
+def test_addresses_in_s3_that_are_none(url: str) -> None:
+    with pytest.raises(BadRequest, match="'url' is no address in S3: "):
+        one(json.dumps({"url": url}), settings=Settings(input_s3=(S3Location("photos", "in"),)))
+
+
+@pytest.mark.parametrize(
+    ("accept", "save"), [("*/*", Save("a.png", "image/png", PLACE)), ("image/webp", Save("a.webp", "image/webp", PLACE))]
+)
+def test_what_is_to_be_stored_goes_to_both(accept: str, save: Save) -> None:
+    fetched = one(record(save_name="a"), accept=accept, settings=Settings(output_s3=PLACE))
+    assert fetched.store == fetched.data.save == save
+
+
+def test_without_a_place_nothing_is_stored() -> None:
+    fetched = one(record(save_name="a"))
+    assert (fetched.store, fetched.data.save) == (None, Save("a.png", "image/png"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "accept", "error"),
+    [
+        ({"save_name": "../a"}, "*/*", BadRequest),
+        ({"save_name": "a.jpg"}, "*/*", BadRequest),
+        ({"save_name": "a", "output": ["alpha", "trimap"]}, "*/*", BadRequest),
+        ({"output": ["alpha", "trimap"]}, "image/png", NotAcceptable),
+        ({}, "text/html", NotAcceptable),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_anything_is_fetched(
+    site: list[str], fields: dict[str, Any], accept: str, error: type[ServingError]
+) -> None:
+    with pytest.raises(error):
+        one(record(**fields), accept=accept)
+    assert site == []
+
+
+def test_a_form_with_a_file() -> None:
+    fetched = one(bytearray(b"picture"), "image/png", {"output": "trimap"})
+    assert (fetched.data.data.tobytes(), fetched.data.options.outputs) == (b"picture", ("trimap",))
+
+
+@pytest.mark.parametrize(("body", "content_type"), [("", FORM), (URL, "text/plain"), (URL, "")])
+def test_a_form_with_a_url_alone(body: str, content_type: str) -> None:
+    assert one(bytearray(body, "ascii"), content_type, {"url": URL}).data.data.tobytes() == URL.encode()
+
+
+def test_a_form_with_json_alone() -> None:
+    assert one(record(max_side=3), JSON, {"request": record(max_side=3)}).data.options.max_side == 3
+
+
+def test_a_list_is_fetched_in_order_with_its_errors() -> None:
+    urls = [f"http://example.com/{i}" for i in range(20)]
+    items: list[Any] = [{"url": url, "save_name": "a"} for url in urls]
+    items[3], items[7] = {"url": "s3://photos"}, {"url": urls[7], "max_side": 0}
+    bulk = fetch_body(json.dumps(items), JSON, {}, "image/webp;cutout", Settings(output_s3=PLACE))
+    assert isinstance(bulk, Bulk)
+    assert [i for i, item in enumerate(bulk.items) if isinstance(item, BadRequest)] == [3, 7]
+    fetched = [item for item in bulk.items if isinstance(item, Fetched)]
+    assert [item.data.data.tobytes().decode() for item in fetched] == [url for i, url in enumerate(urls) if i not in (3, 7)]
+    # Accept says how a list is answered, which is in JSON; not what its items are.
+    assert {item.data.options.outputs for item in fetched} == {("alpha",)}
+    assert {item.store for item in fetched} == {Save("a.png", "image/png", PLACE)}
+
+
+def test_a_lists_pictures_are_bounded_together(monkeypatch: pytest.MonkeyPatch, site: list[str]) -> None:
+    monkeypatch.setattr(fetch, "MAX_LIST_BYTES", 2 * len(URL) + 1)
+    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
+    bulk = fetch_body(json.dumps([{"url": URL}] * 5), JSON, {}, "*/*", Settings())
+    assert isinstance(bulk, Bulk)
+    assert [type(item) for item in bulk.items] == [Fetched] * 2 + [PayloadTooLarge] * 3
+    assert len(site) == 3  # the third was too much, and the others were not tried
+
+
+def test_a_photo_travels_without_a_copy() -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    fetched = one(record(save_name="a"), settings=Settings(output_s3=PLACE))
+    text = pickle.dumps(fetched, protocol=5, buffer_callback=buffers.append)
+    assert [buffer.raw().tobytes() for buffer in buffers] == [URL.encode()]
+    again = pickle.loads(text, buffers=buffers)
+    assert np.array_equal(again.data.data, fetched.data.data)
+    assert (again.data.options, again.store) == (fetched.data.options, fetched.store)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+import matting.s3
+from matting.s3 import get_object, put_object
+from matting.s3_location import S3Location
+from multigpu_inference.errors import BadRequest, PayloadTooLarge, ServingError, Unavailable
+
+BODY = b"picture" * 100_000  # more than one chunk
+
+
+def test_reads_an_object(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="a b/ü%20?#.jpg", Body=BODY)
+    assert get_object(S3Location("photos", "a b/ü%20?#.jpg")) == BODY
+
+
+def test_writes_an_object_with_its_type(s3: Any) -> None:
+    put_object(S3Location("photos", "out/a.png"), b"picture", "image/png")
+    found = s3.get_object(Bucket="photos", Key="out/a.png")
+    assert (found["Body"].read(), found["ContentType"]) == (b"picture", "image/png")
+
+
+@pytest.mark.parametrize("location", [S3Location("photos", "nothing"), S3Location("no-such-bucket", "a")])
+@pytest.mark.usefixtures("s3")
+def test_what_is_not_there_is_the_clients_mistake(location: S3Location) -> None:
+    with pytest.raises(BadRequest, match="no object at the s3:// address"):
+        get_object(location)
+
+
+def test_size_is_bounded(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="a", Body=BODY)
+    assert get_object(S3Location("photos", "a"), max_bytes=len(BODY)) == BODY
+    with pytest.raises(PayloadTooLarge, match=r"larger than 0\.699999 MB"):
+        get_object(S3Location("photos", "a"), max_bytes=len(BODY) - 1)
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_the_operators_mistake() -> None:
+    with pytest.raises(ServingError) as error:
+        put_object(S3Location("no-such-bucket", "a"), b"", "image/png")
+    assert (type(error.value), str(error.value)) == (ServingError, "the result cannot be stored: NoSuchBucket")
+
+
+@pytest.mark.usefixtures("s3")
+def test_threads_share_one_client() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        clients = list(threads.map(lambda _: matting.s3._client(), range(8)))
+    assert len({id(client) for client in clients}) == 1
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as S3 does where something is wrong; the key's beginning says what."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/").partition("/")[2].partition("?")[0]
+        if name == "lying":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"short")
+            self.close_connection = True
+        elif name == "silent":
+            self.send_response(200)
+            self.send_header("Content-Length", "101")
+            self.end_headers()
+            self.close_connection = True
+            stopped.wait(20)
+        elif name == "slow":
+            self.send_response(200)
+            self.send_header("Content-Length", "3000000")
+            self.end_headers()
+            self.close_connection = True
+            try:
+                while not stopped.wait(0.02):
+                    self.wfile.write(bytes(300_000))
+            except OSError:  # the client hung up, as it should
+                return
+        else:
+            status, _, code = name.partition("-")
+            text = f"<Error><Code>{code}</Code><Message>arn:aws:iam::123456789012:role/x may not</Message></Error>".encode()
+            self.send_response(int(status))
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the tests' output clean."""
+
+
+stopped = threading.Event()
+
+
+@pytest.fixture
+def faults(aws: pytest.MonkeyPatch) -> Iterator[None]:
+    stopped.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    aws.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+    aws.setattr(matting.s3, "_ATTEMPTS", 1)  # a second one would only come after a pause
+    yield
+    stopped.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def kind_of(error: pytest.ExceptionInfo[ServingError]) -> tuple[type[ServingError], str]:
+    assert "123456789012" not in str(error.value)
+    return type(error.value), str(error.value).partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "text"),
+    [
+        ("403-AccessDenied", BadRequest, "AccessDenied"),
+        ("403-InvalidObjectState", BadRequest, "InvalidObjectState"),
+        ("400-KeyTooLongError", BadRequest, "KeyTooLongError"),
+        ("503-SlowDown", Unavailable, "SlowDown"),
+        ("500-InternalError", Unavailable, "InternalError"),
+        ("400-RequestTimeout", Unavailable, "RequestTimeout"),
+        ("403-RequestTimeTooSkewed", Unavailable, "RequestTimeTooSkewed"),
+        ("403-ExpiredToken", ServingError, "ExpiredToken"),
+        ("403-InvalidAccessKeyId", ServingError, "InvalidAccessKeyId"),
+        ("lying", Unavailable, "S3 does not answer in time"),
+    ],
+)
+@pytest.mark.usefixtures("faults")
+def test_reading_fails(key: str, kind: type[ServingError], text: str) -> None:
+    with pytest.raises(ServingError) as error:
+        get_object(S3Location("photos", key))
+    assert kind_of(error) == (kind, text)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("403-AccessDenied", ServingError),
+        ("404-NoSuchBucket", ServingError),
+        ("403-InvalidAccessKeyId", ServingError),
+        ("503-SlowDown", Unavailable),
+        ("500-InternalError", Unavailable),
+    ],
+)
+@pytest.mark.usefixtures("faults")
+def test_writing_fails(key: str, kind: type[ServingError]) -> None:
+    with pytest.raises(ServingError, match="the result cannot be stored") as error:
+        put_object(S3Location("photos", key), b"picture", "image/png")
+    assert kind_of(error) == (kind, key.partition("-")[2])
+
+
+@pytest.mark.usefixtures("faults")
+def test_a_body_that_comes_slowly_is_given_up() -> None:
+    with pytest.raises(BadRequest, match=r"longer than 0\.05 s"):
+        get_object(S3Location("photos", "slow"), timeout_s=0.05)
+
+
+@pytest.mark.usefixtures("faults")
+def test_a_size_that_is_announced_is_enough() -> None:
+    with pytest.raises(PayloadTooLarge, match=r"larger than 0\.0001 MB"):
+        get_object(S3Location("photos", "silent"), max_bytes=100)
+
+
+def test_nobody_there(aws: pytest.MonkeyPatch) -> None:
+    aws.setattr(matting.s3, "_ATTEMPTS", 1)
+    for call in (
+        lambda: get_object(S3Location("photos", "a")),
+        lambda: put_object(S3Location("photos", "a"), b"", "image/png"),
+    ):
+        with pytest.raises(Unavailable, match="now: S3 does not answer in time"):
+            call()
+
+
+def test_no_credentials(aws: pytest.MonkeyPatch) -> None:
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    for call in (
+        lambda: get_object(S3Location("photos", "a")),
+        lambda: put_object(S3Location("photos", "a"), b"", "image/png"),
+    ):
+        with pytest.raises(ServingError, match=": NoCredentialsError") as error:
+            call()
+        assert error.value.status == 500

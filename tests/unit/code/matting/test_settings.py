@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from matting.s3_location import S3Location
+from matting.settings import Settings
+from multigpu_inference.errors import SettingsError
+
+
+def test_nothing_set() -> None:
+    assert Settings.from_env({"MULTIGPU_OUTPUT_S3": " ", "MULTIGPU_MAX_PHOTO_PIXELS": ""}) == Settings(50_000_000)
+
+
+def test_everything_set() -> None:
+    environ = {
+        "MULTIGPU_MAX_PHOTO_PIXELS": "1000",
+        "MULTIGPU_MATTING_MAX_PIXELS": "0",
+        "MULTIGPU_MAX_BATCH_SIZE": "3",
+        "MULTIGPU_OUTPUT_S3": "s3://results/mattes/",
+        "MULTIGPU_INPUT_S3": "s3://photos s3://others/a",
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "application/json",
+    }
+    photos = (S3Location("photos"), S3Location("others", "a"))
+    assert Settings.from_env(environ) == Settings(1000, 0, 3, S3Location("results", "mattes"), photos, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("MULTIGPU_MAX_PHOTO_PIXELS", "0", "a whole number from 1 to 1000000000"),
+        ("MULTIGPU_MAX_PHOTO_PIXELS", "50 MP", "a whole number from 1 to 1000000000"),
+        ("MULTIGPU_MAX_PHOTO_PIXELS", "1000000001", "a whole number from 1 to 1000000000"),
+        ("MULTIGPU_MATTING_MAX_PIXELS", "-1", "a whole number from 0 to 1000000000"),
+        ("MULTIGPU_MAX_BATCH_SIZE", "0", "a whole number from 1 to 1000000000"),
+        ("MULTIGPU_OUTPUT_S3", "results", "one s3://bucket or s3://bucket/prefix"),
+        ("MULTIGPU_OUTPUT_S3", "s3://results/a s3://results/b", "one s3://bucket or s3://bucket/prefix"),
+        ("MULTIGPU_OUTPUT_S3", "s3://results/../a", "one s3://bucket or s3://bucket/prefix"),
+        ("MULTIGPU_INPUT_S3", "s3://photos,s3://others", "s3://bucket or s3://bucket/prefix, several with spaces between"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_it(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env({name: value})
+    assert str(error.value) == f"{name}={value!r}: allowed is {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("header", "accept"), [(None, "image/webp"), ("", "image/webp"), (" */* ", "image/webp"), ("image/*", "image/*")]
+)
+def test_the_default_is_for_those_who_accept_anything(header: str | None, accept: str) -> None:
+    assert Settings(default_accept="image/webp").accept_of(header) == accept
