@@ -15,15 +15,15 @@ READY := $(VENV)/.ready
 RUN    = $(shell cat $(VENV)/java.env 2>/dev/null) $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve bench test check format image smoke clean
+.PHONY: help demo serve bench test test-page test-slow check format image smoke clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## photos to mattes through the whole endpoint, into build/demo/
 	@$(RUN) demo/run.py
 
-serve: $(READY) ## the same endpoint, on port 8080 until Ctrl-C; MODEL=folder or model.tar.gz serves your own
+serve: $(READY) ## the same endpoint and a page to try it, until Ctrl-C; MODEL=folder or model.tar.gz serves your own
 	@$(RUN) demo/run.py --stay $(if $(MODEL),--model '$(MODEL)')
 
 bench: $(READY) ## every figure that has a goal, and a report, into build/bench/; QUICK=1 for a smoke run of two minutes
@@ -31,6 +31,12 @@ bench: $(READY) ## every figure that has a goal, and a report, into build/bench/
 
 test: $(READY) ## all tests that need neither the image nor a GPU
 	@$(RUN) -m pytest
+
+test-page: $(READY) ## the page to try it, in a headless Chromium: CHROMIUM=path, or one that is on PATH
+	@$(RUN) -m pytest -m page tests/page
+
+test-slow: $(READY) ## tests that take minutes rather than seconds
+	@$(RUN) -m pytest -m slow
 
 check: $(READY) ## lint, formatting, types
 	@$(VENV)/bin/ruff check

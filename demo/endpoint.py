@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,9 @@ class Endpoint:
         url: Where it answers.
     """
 
-    def __init__(self, base_dir: Path, port: int, log_path: Path, progress: Progress) -> None:
+    def __init__(
+        self, base_dir: Path, port: int, log_path: Path, progress: Progress, defaults: Mapping[str, str] | None = None
+    ) -> None:
         """Nothing is started yet.
 
         Args:
@@ -47,12 +50,14 @@ class Endpoint:
             port: To serve on.
             log_path: Takes what the container prints.
             progress: Is told what happens.
+            defaults: Settings of the container, each where the environment has none.
         """
         self.url = f"http://127.0.0.1:{port}"
         self._base_dir = base_dir
         self._port = port
         self._log_path = log_path
         self._progress = progress
+        self._defaults = dict(defaults or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Endpoint:
@@ -99,6 +104,9 @@ class Endpoint:
             "SAGEMAKER_BASE_DIR": str(self._base_dir),
             "SAGEMAKER_BIND_TO_PORT": str(self._port),
         }
+        for name, value in self._defaults.items():
+            # A blank one is none to the container.
+            environment[name] = environment.get(name, "").strip() or value
         # On GPUs the container's own default is right: one replica for each. On a CPU that is one in all, which would
         # leave nothing to take turns.
         if "MULTIGPU_NUM_REPLICAS" not in environment and not cuda_visible():
