@@ -42,12 +42,16 @@ class ServingError(Exception):
         """Seconds after which the same request may succeed, or None where repeating it is of no use."""
         return None
 
-    def body(self, request_id: str) -> bytes:
-        """The answer's body: one line of JSON."""
+    def content(self, request_id: str) -> dict[str, str | int]:
+        """What the client is told."""
         content: dict[str, str | int] = {"error": self.code, "message": self.message, "request_id": request_id}
         if self.retry_after_s is not None:
             content["retry_after_s"] = self.retry_after_s  # SageMaker drops the header of that name
-        return json.dumps(content).encode() + b"\n"
+        return content
+
+    def body(self, request_id: str) -> bytes:
+        """The answer's body: one line of JSON."""
+        return json.dumps(self.content(request_id)).encode() + b"\n"
 
 
 class BadRequest(ServingError):

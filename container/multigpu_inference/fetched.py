@@ -17,7 +17,7 @@ class Fetched:
     """One input, and what `store_fn` needs.
 
     Attributes:
-        data: What `input_fn` is given in the body's place. It must pickle; arrays travel without a copy.
+        data: What `input_fn` is given in the body's place. It must pickle; arrays beside the pickle, not in it.
         store: What `store_fn` is given beside the answer; None: it is not called.
     """
 

@@ -1,7 +1,7 @@
 """The user's script: found by its path, imported under its own name, called as SageMaker's toolkits call it.
 
-Runs in the probe, in pool workers and in replica workers; never in the engine or a front-end worker. A function that
-has one parameter more than its contract gets a `Context` as well.
+Runs in the probe, in the fetch worker, in pool workers and in replica workers; never in the engine or a front-end worker. A
+function that has one parameter more than its contract gets a `Context` as well.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dis
 import importlib.util
 import inspect
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import CodeType, ModuleType
 from typing import Any
@@ -44,8 +45,8 @@ _ARGUMENTS = {
     **{MODEL_FN: 1, INPUT_FN: 2, PREDICT_FN: 2, OUTPUT_FN: 2, TRANSFORM_FN: 4, SAMPLE_INPUT: 0},
     **{FETCH_FN: 2, STORE_FN: 3},
 }
-# The toolkits hand over text for exactly these types, bytes for all others.
 _LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
+# The toolkits hand over text for exactly these types, bytes for all others.
 _TEXT_TYPES = ("application/json", "text/csv")
 
 
@@ -62,6 +63,8 @@ class Context:
         request_id: Of the request being served; "" while loading.
         headers: Of the request being served, names in lower case.
         form: Where the request came as a form: the text fields beside its body.
+        seconds_left: For how long somebody still waits for the answer: until the request's deadline, and 0.0 once that has
+            passed or its client has gone. Any thread may ask. Infinite where nobody knows.
     """
 
     devices: tuple[str, ...] = ()
@@ -71,11 +74,12 @@ class Context:
     request_id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
+    seconds_left: Callable[[], float] = lambda: math.inf
 
-    def of_request(self, invocation: Invocation) -> Context:
+    def of_request(self, invocation: Invocation, seconds_left: Callable[[], float]) -> Context:
         """The same for one request."""
         of_process = (self.devices, self.replica_id, self.num_replicas, self.system_properties)
-        return Context(*of_process, invocation.request_id, invocation.headers, invocation.form)
+        return Context(*of_process, invocation.request_id, invocation.headers, invocation.form, seconds_left)
 
     def get_request_header(self, idx: int, key: str) -> str | None:
         """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""
@@ -258,6 +262,8 @@ def as_serving_error(error: BaseException, function: str) -> ServingError:
     else:
         answer = FunctionFailed(f"{function} failed; the log has the reason under this request id")
     answer.detail = f"{function}: {one_line(error)}"
+    if error.__cause__ is not None:  # what a script says to its client leaves out what its operator needs to know
+        answer.detail += f" ({one_line(error.__cause__)})"
     return answer
 
 

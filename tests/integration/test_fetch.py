@@ -125,15 +125,31 @@ def test_a_request_that_cannot_be_read_is_refused_as_fetch_fn_says(fetching: End
 
 def test_slow_sources_do_not_keep_out_requests_that_need_none(fetching: Endpoint) -> None:
     (plan,) = fetching.events("plan")
-    fetching_at_a_time, admitted = plan["fetching"], plan["admitted"]
-    assert fetching_at_a_time < admitted
-    with ThreadPoolExecutor(admitted) as threads:
-        slow = [threads.submit(fetching.invoke, {"value": 1, "sleep": 1.0}) for _ in range(admitted)]
-        time.sleep(0.3)
+    at_a_time, admitted = plan["fetching"], plan["admitted"]
+    assert at_a_time <= admitted / 2
+    with ThreadPoolExecutor(40) as threads:
+        slow = [threads.submit(fetching.invoke, {"value": 1, "sleep": 2.0}) for _ in range(2 * at_a_time + 3)]
+        wait_until(lambda: sum(each.done() for each in slow) == 3, 5)  # those for whom there is no place to wait
+        started = time.monotonic()
+        plain = [threads.submit(fetching.invoke, b"plain", "application/x-plain") for _ in range(admitted)]
+        assert {each.result().status_code for each in plain} == {200}
+        assert not all(each.done() for each in slow)
+        assert time.monotonic() - started < 2
+        assert sorted(each.result().status_code for each in slow) == [200] * 2 * at_a_time + [503] * 3
+
+
+@http_only
+def test_clients_that_leave_do_not_keep_others_from_fetching_and_storing(fetching: Endpoint, tmp_path: Path) -> None:
+    (plan,) = fetching.events("plan")
+    for _ in range(plan["fetching"]):
+        with pytest.raises(requests.Timeout):
+            requests.post(f"{fetching.url}/invocations", json={"value": 1, "sleep": 3.0}, timeout=0.1)
+    with ThreadPoolExecutor(2) as threads:
+        waits = threads.submit(fetching.invoke, {"value": 1})  # for a thread, which those that left still have
         started = time.monotonic()
         assert fetching.invoke(b"plain", "application/x-plain").status_code == 200
-        assert time.monotonic() - started < 0.6
-        assert {each.result().status_code for each in slow} == {200}
+        assert time.monotonic() - started < 1
+        assert waits.result().status_code == 200
 
 
 @once_is_enough
@@ -185,12 +201,11 @@ def test_a_list_that_is_too_slow_is_answered_as_far_as_it_came(new_endpoint: Cal
 
 
 @once_is_enough
-def test_a_list_whose_answers_are_too_large_together_is_refused(new_endpoint: Callable[..., Endpoint]) -> None:
+def test_the_items_that_do_not_fit_an_answer_any_more_are_errors_in_their_places(new_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = new_endpoint(SAGEMAKER_MAX_PAYLOAD_IN_MB="1", MULTIGPU_PREPROCESS="pool").with_script("fetches").start().ready()
-    assert len(ask_many(endpoint, [{"value": "x", "repeat": 300_000}] * 3).content) > 900_000
     answer = ask_many(endpoint, [{"value": "x", "repeat": 300_000}] * 4)
-    assert (answer.status_code, answer.json()["error"]) == (500, "response_too_large")
-    assert endpoint.invoke({"value": 1}).status_code == 200
+    assert answer.status_code == 200
+    assert sorted(found.get("error", "") for found in answer.json()) == ["", "", "", "response_too_large"]
 
 
 @once_is_enough
@@ -208,7 +223,8 @@ def test_a_list_in_flight_is_finished_when_the_container_stops(new_endpoint: Cal
 def test_a_client_that_leaves_costs_nothing_more(fetching: Endpoint) -> None:
     with pytest.raises(requests.Timeout):
         requests.post(f"{fetching.url}/invocations", json=[{"value": "left", "sleep": 0.2}] * 20, timeout=0.5)
-    wait_until(lambda: any(event["status"] == 499 for event in fetching.events("request")), 10)
+    left = [event for event in fetching.events("request") if event["status"] == 499]
+    wait_until(lambda: len([e for e in fetching.events("request") if e["status"] == 499]) > len(left), 10)
     assert fetching.invoke({"value": 2}).json()["value"] == 2
 
 
@@ -220,7 +236,8 @@ def test_the_metrics_know_the_fetch_worker_and_each_item(fetching: Endpoint) -> 
     before = figures["requests"]["total"], figures["hops"]["fetch"]["requests"]
     ask_many(fetching, [{"value": 1}, {"value": 2}])
     figures = requests.get(f"{fetching.url}/metrics", headers={"Accept": "application/json"}, timeout=10).json()
-    assert (figures["requests"]["total"], figures["hops"]["fetch"]["requests"]) == (before[0] + 3, before[1] + 1)
+    # Two requests that were fetched; the list itself is none beside them.
+    assert (figures["requests"]["total"], figures["hops"]["fetch"]["requests"]) == (before[0] + 2, before[1] + 2)
 
 
 @once_is_enough
@@ -237,6 +254,6 @@ def test_wherever_input_fn_runs_it_is_given_what_was_fetched(new_endpoint: Calla
         "def predict_fn(data, model): return int(data.sum(dtype=int)) * model\n"
         "def output_fn(data, accept): return json.dumps(data)\n"
     ).start().ready()
-    assert [endpoint.invoke(str(size)).json() for size in (3, 100_000, 4)] == [24, 800_000, 32]
+    assert [endpoint.invoke(str(size)).json() for size in (100_000, 3, 200_000)] == [800_000, 24, 1_600_000]
     place = "replica" if preprocess == "replica" else "pool"
     assert {e["runs_in"] for e in endpoint.events("function_placed")} <= {place}

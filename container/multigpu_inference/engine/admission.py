@@ -11,23 +11,37 @@ from multigpu_inference.errors import Draining, Overloaded
 
 
 class FetchPlace:
-    """A request's place among those that are being fetched, once it has one."""
+    """A request's place among those that are being fetched, once it has one.
+
+    It is the fetch worker's for as long as that works on the request, which may be longer than anybody waits for it: a thread
+    that hangs on a slow source is not there for another.
+    """
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         """Hold none yet."""
         self._places = places
-        self._held = False
+        self._held = self._lent = False
 
     async def take(self) -> None:
         """Wait for a place."""
         await self._places.acquire()
         self._held = True
 
+    def lend(self) -> None:
+        """The fetch worker has the request now."""
+        self._lent = True
+
     def give_back(self) -> None:
-        """Let the next one fetch, as soon as this one has; nothing where there is no place, or no more."""
+        """The fetch worker has answered: the next one may fetch."""
+        self._lent = False
         if self._held:
             self._held = False
             self._places.release()
+
+    def leave(self) -> None:
+        """The request has ended; the place is free unless the fetch worker still has it."""
+        if not self._lent:
+            self.give_back()
 
 
 class Admission:
@@ -38,13 +52,16 @@ class Admission:
 
         Args:
             limit: Requests that may be in at a time.
-            fetching: Of those, how many may be fetched at a time: a slow source must not keep out who needs none.
-            max_queue_size: Requests that may wait.
+            fetching: Of those, how many may be fetched at a time, and how many more may wait for that: a slow source must not
+                keep out who needs none.
+            max_queue_size: Requests that may wait to come in.
         """
         self._places = asyncio.Semaphore(limit)
         self._fetching = asyncio.Semaphore(fetching)
+        self._max_fetch_queue_size = fetching
         self._max_queue_size = max_queue_size
         self._waiting: dict[object, float] = {}  # since when, monotonic seconds; in order
+        self._waiting_to_fetch = 0
         self._inside = 0
         self.draining = False
         self._idle = asyncio.Event()
@@ -53,16 +70,16 @@ class Admission:
     @property
     def in_flight(self) -> int:
         """Requests that are in or wait."""
-        return self._inside + len(self._waiting)
+        return self._inside + self._waiting_to_fetch + len(self._waiting)
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return len(self._waiting)
+        return self._waiting_to_fetch + len(self._waiting)
 
     @property
     def oldest_waiting_since(self) -> float | None:
-        """When the first of those that wait came, in monotonic seconds; None where none waits."""
+        """When the first of those that wait to come in came, in monotonic seconds; None where none waits."""
         return next(iter(self._waiting.values()), None)
 
     @asynccontextmanager
@@ -73,7 +90,7 @@ class Admission:
             fetches: Whether it begins with `fetch_fn`: then it also has one of the places for that.
 
         Yields:
-            That place, to be given back as soon as the request has been fetched.
+            That place, to be lent to the fetch worker.
 
         Raises:
             Draining: after `drain`.
@@ -81,17 +98,16 @@ class Admission:
         """
         if self.draining:
             raise Draining
-        must_wait = self._places.locked() or (fetches and self._fetching.locked())
-        if must_wait and len(self._waiting) >= self._max_queue_size:
-            raise Overloaded
-        waiter = object()
-        self._waiting[waiter] = time.monotonic()
-        self._idle.clear()
         fetching = FetchPlace(self._fetching)
+        self._idle.clear()
         try:
+            if fetches:  # first: who waits for it holds no place that another could use
+                await self._take_to_fetch(fetching)
+            if self._places.locked() and len(self._waiting) >= self._max_queue_size:
+                raise Overloaded
+            waiter = object()
+            self._waiting[waiter] = time.monotonic()
             try:
-                if fetches:  # first: who waits for it holds no place that another could use
-                    await fetching.take()
                 await self._places.acquire()
             finally:
                 del self._waiting[waiter]
@@ -102,14 +118,20 @@ class Admission:
                 self._inside -= 1
                 self._places.release()
         finally:
-            fetching.give_back()
-            self._note_idle()
+            fetching.leave()
+            if not self.in_flight:
+                self._idle.set()
+
+    async def _take_to_fetch(self, place: FetchPlace) -> None:
+        if self._fetching.locked() and self._waiting_to_fetch >= self._max_fetch_queue_size:
+            raise Overloaded("too many requests wait for what they fetch")
+        self._waiting_to_fetch += 1
+        try:
+            await place.take()
+        finally:
+            self._waiting_to_fetch -= 1
 
     async def drain(self) -> None:
         """Admit nobody from now on, and wait until all are out."""
         self.draining = True
         await self._idle.wait()
-
-    def _note_idle(self) -> None:
-        if not self.in_flight:
-            self._idle.set()

@@ -1,7 +1,8 @@
 """A bulk request: what `fetch_fn` gave as several inputs, each taken through the engine as a request of its own.
 
-Side by side, so that one client's list uses all replicas; answered as a JSON array in the items' order. An item that fails is
-an error in its place. (The HTTP front end's `multipart/mixed` is another way to the same: there the parts never meet here.)
+Side by side, so that one client's list uses all replicas; answered as a JSON array in the items' order. An item that fails, or
+does not make it in time, is an error in its place. (The HTTP front end's `multipart/mixed` is another way to the same: there
+the parts never meet here.)
 """
 
 from __future__ import annotations
@@ -11,109 +12,120 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from multigpu_inference.arena import Arena
-from multigpu_inference.engine.request import Fetched, Request
+from multigpu_inference.engine.fair_places import FairPlaces
+from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
-from multigpu_inference.errors import FunctionFailed, ResponseTooLarge, ServingError, Unprocessable, WorkerDied
-from multigpu_inference.ipc import Blob
+from multigpu_inference.errors import FunctionFailed, ResponseTooLarge, ServingError
+from multigpu_inference.ipc import Blob, Slice
 from multigpu_inference.messages import Invocation
 
 JSON = "application/json"
 # Items end this much before the request does, or this share of the time that is left: so that those that are done are answered.
 _MARGIN_S, _MARGIN_SHARE = 0.5, 0.1
 
+Outcome: TypeAlias = Callable[[Request, Callable[[], Awaitable[Blob]]], Awaitable[tuple[ServingError | None, Blob]]]
+
 
 class BulkRequests:
     """Answers bulk requests."""
 
-    def __init__(
-        self,
-        outcome: Callable[[Request, Callable[[], Awaitable[Blob]]], Awaitable[tuple[ServingError | None, Blob]]],
-        answer: Callable[[Request], Awaitable[Blob]],
-        places: int,
-        max_bytes: int,
-    ) -> None:
+    def __init__(self, outcome: Outcome, answer: Callable[[Request], Awaitable[Blob]], places: int, max_bytes: int) -> None:
         """Keep what an item needs.
 
         Args:
-            outcome: Runs what answers a request, and tells the log and the metrics how it went.
+            outcome: Runs what answers a request, by its deadline, and tells the log and the metrics how it went.
             answer: Takes a fetched request to its answer.
-            places: How many items may be in the engine at a time, of all bulk requests together: others come in between.
-            max_bytes: Of all answers of a request together.
+            places: How many items may be in the engine at a time. Bulk requests take turns; others come in beside them.
+            max_bytes: Of all answers of a bulk request together.
         """
         self._outcome = outcome
         self._answer = answer
-        self._places = asyncio.Semaphore(places)
+        self._places = FairPlaces(places)
         self._max_bytes = max_bytes
+        # As many as there are places: a replica on a GPU pins an arena when it is given it, which costs more than a photo.
+        self._arenas: list[RequestArena] = []
 
-    async def answer(self, request: Request, items: Sequence[Fetched]) -> Blob:
-        """Answer all items, in their order.
+    async def answer(self, request: Request, inputs: Sequence[FetchedInput]) -> Blob:
+        """Answer all items, in their order: a JSON array."""
+        began = time.monotonic()
+        request.items, request.content_type = len(inputs), JSON
+        left_s = max(0.0, request.invocation.deadline - began)
+        deadline = request.invocation.deadline - min(_MARGIN_S, _MARGIN_SHARE * left_s)
+        room = _Room(self._max_bytes)
+        async with asyncio.TaskGroup() as group:
+            items = [
+                group.create_task(self._answer_item(request, each, _invocation(request.invocation, number, deadline), room))
+                for number, each in enumerate(inputs)
+            ]
+        request.spans += (("items_ms", began, time.monotonic(), len(inputs)),)
+        return b"[" + b",\n".join(item.result() for item in items) + b"]\n"
 
-        Raises:
-            ResponseTooLarge: where together they are larger than an answer may be.
-        """
-        answers: dict[int, bytes] = {}
-
-        async def answer_item(number: int) -> None:
-            async with self._places:
-                answers[number] = await self._answer_item(request, items[number], number)
-            if sum(map(len, answers.values())) > self._max_bytes:
-                raise ResponseTooLarge
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number in range(len(items)):
-                    group.create_task(answer_item(number))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        request.content_type = JSON
-        return b"[" + b",\n".join(answers[number] for number in range(len(items))) + b"]\n"
-
-    async def _answer_item(self, request: Request, fetched: Fetched, number: int) -> bytes:
+    async def _answer_item(self, request: Request, given: FetchedInput, invocation: Invocation, room: _Room) -> bytes:
         """One item's answer, or why there is none; JSON either way."""
-        invocation = _invocation(request.invocation, number)
-        item = Request(invocation, b"", request.arena)
-        answer = b""
+        item = Request(invocation, b"", request.arena, request.spans)
 
         async def run() -> Blob:
-            nonlocal answer
-            if fetched.item.failure is not None:
-                raise fetched.item.failure.error()
-            try:
-                answer = await self._try(item, request, fetched)
-            except WorkerDied:  # once more from its beginning, and alone, as any request
-                item.begin()
-                item.alone = True
-                try:
-                    answer = await self._try(item, request, fetched)
-                except WorkerDied:
-                    raise Unprocessable from None
+            if given.item.failure is not None:
+                raise given.item.failure.error()
+            async with self._places.place(request):
+                answer = await self._answer_in_arena(item, request, given)
+            room.take(len(answer))
             return answer
 
-        error, _ = await self._outcome(item, run)
+        error, answer = await self._outcome(item, run)
         if error is None:
-            return answer.rstrip()
-        return json.dumps(json.loads(error.body(invocation.request_id)) | {"status": error.status}).encode()
+            assert isinstance(answer, bytes)  # as `run` gave it
+            return answer
+        return json.dumps(error.content(invocation.request_id) | {"status": error.status}).encode()
 
-    async def _try(self, item: Request, request: Request, fetched: Fetched) -> bytes:
+    async def _answer_in_arena(self, item: Request, request: Request, given: FetchedInput) -> bytes:
         """Answer an item in an arena of its own, from what stands in the whole request's."""
-        read, arena = request.arena.memory.read, RequestArena(Arena.create())
+        arena = self._arenas.pop() if self._arenas else RequestArena(Arena.create())
         try:
-            blobs = arena.memory.write([read(blob) for blob in (*fetched.data, *fetched.store)], 0)
+            whole = request.arena.memory
+            given_bytes = [whole.array(blob) if isinstance(blob, Slice) else blob for blob in (*given.data, *given.store)]
+            blobs = arena.memory.write(given_bytes, 0)
             item.arena = arena
-            item.take(blobs[: fetched.item.data], blobs[fetched.item.data :])
-            answer = arena.memory.read(await self._answer(item))
-        finally:
+            item.take(blobs[: len(given.data)], blobs[len(given.data) :])
+            answer = arena.memory.read(await item.twice(lambda: self._answer(item)))
+        except BaseException:
+            arena.close()  # who knows what still writes there
+            raise
+        if arena.spoiled:
             arena.close()
-        if item.content_type != JSON:
-            failed = FunctionFailed("an item's answer is not JSON")
-            failed.detail = f"an item of a bulk request must be answered as {JSON}, not as {item.content_type}"
-            raise failed
-        return answer
+        else:
+            arena.memory.release(item.used)
+            self._arenas.append(arena)
+        return _json(answer, item.content_type)
 
 
-def _invocation(of_all: Invocation, number: int) -> Invocation:
-    left_s = max(0.0, of_all.deadline - time.monotonic())
-    deadline = of_all.deadline - min(_MARGIN_S, _MARGIN_SHARE * left_s)
+class _Room:
+    """How many bytes a bulk request's answers may still have together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+
+    def take(self, count: int) -> None:
+        if count > self._left:
+            raise ResponseTooLarge("with this item's answer the list's would be larger than the response limit")
+        self._left -= count
+
+
+def _json(answer: bytes, content_type: str) -> bytes:
+    """An answer that can stand in an array: anything else would break those of all other items."""
+    try:
+        if content_type.partition(";")[0].strip().lower() != JSON:
+            raise ValueError(f"its type is {content_type}")
+        json.loads(answer)
+    except ValueError as error:
+        failed = FunctionFailed("the item's answer is not JSON")
+        failed.detail = f"an item of a bulk request must be answered in JSON: {error}"
+        raise failed from None
+    return answer.strip()
+
+
+def _invocation(of_all: Invocation, number: int, deadline: float) -> Invocation:
     return replace(of_all, request_id=f"{of_all.request_id}-{number}", accept=JSON, deadline=deadline, arena=0)

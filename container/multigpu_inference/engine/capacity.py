@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from multigpu_inference.config import MAX_FRONT_END_WORKERS, EngineSettings
+from multigpu_inference.config import MAX_FRONT_END_WORKERS, MMS, EngineSettings, FrontEndSettings
 from multigpu_inference.engine.placement import is_list, parse_placement
 
 # A stage computes one batch while the next one forms, so that no device waits for the engine.
@@ -19,7 +19,9 @@ DEFAULT_BATCH_SIZE = {"cuda": 8, "cpu": 1}
 # Front-end workers beyond what the engine takes, so that a refusal comes from the engine, with its reason.
 _REFUSING_WORKERS = 4
 # Threads that mostly wait for somebody else's server.
-_MOST_FETCHING = 64
+_MOST_FETCHING = 128
+# Of front-end workers that hold one request each, how many requests may be fetched at a time; as many again may wait for that.
+_FETCHING_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Capacity:
         pool_workers: Processes of the pool that may work at a time.
         in_flight_per_replica: Requests that one replica worker holds.
         admitted: Requests that are between admission and answer, at most.
-        fetching: Of those, how many may be fetched at a time: however slow a source is, the rest is for who needs none.
+        fetching: Of those, how many may be fetched at a time, and how many more may wait for that: however slow a source is,
+            the rest is for who needs none.
         max_queue_size: Requests that wait to be admitted, at most; one more is refused.
         front_end_workers: Front-end workers that are of use.
     """
@@ -47,7 +50,9 @@ class Capacity:
     front_end_workers: int
 
 
-def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int, stages: int = 1) -> Capacity:
+def plan_capacity(
+    settings: EngineSettings, num_gpus: int, cores: int, stages: int = 1, front_end: FrontEndSettings | None = None
+) -> Capacity:
     """Fill in the defaults.
 
     Args:
@@ -55,6 +60,7 @@ def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int, stages: i
         num_gpus: Visible GPUs; 0 on a machine without.
         cores: CPU cores that this container may use.
         stages: Stages of a replica.
+        front_end: Whose workers hold a request each, where that is multi-model-server.
     """
     replicas = settings.num_replicas or _default_replicas(settings.placement, num_gpus)
     # A request is with one worker at a time, so more workers than requests in flight would never work.
@@ -63,15 +69,19 @@ def plan_capacity(settings: EngineSettings, num_gpus: int, cores: int, stages: i
     in_flight = _BATCHES_PER_STAGE * stages * batch
     admitted = in_flight * replicas + 2 * pool
     queue = admitted if settings.max_queue_size is None else settings.max_queue_size
+    front_end_workers = min(MAX_FRONT_END_WORKERS, admitted + queue + _REFUSING_WORKERS)
+    fetching = min(_MOST_FETCHING, admitted // 2)
+    if front_end is not None and front_end.kind == MMS:
+        fetching = min(fetching, (front_end.workers or front_end_workers) // _FETCHING_SHARE)
     return Capacity(
         num_replicas=replicas,
         threads_per_stage=settings.stage_threads or max(1, cores // (replicas * stages)),
         pool_workers=pool,
         in_flight_per_replica=in_flight,
         admitted=admitted,
-        fetching=min(_MOST_FETCHING, max(1, admitted // 2)),
+        fetching=max(1, fetching),
         max_queue_size=queue,
-        front_end_workers=min(MAX_FRONT_END_WORKERS, admitted + queue + _REFUSING_WORKERS),
+        front_end_workers=front_end_workers,
     )
 
 

@@ -29,7 +29,7 @@ from multigpu_inference.engine.place_finder import PlaceFinder
 from multigpu_inference.engine.placement import Devices, plan_placement
 from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
 from multigpu_inference.engine.replica import Replicas
-from multigpu_inference.engine.request import Fetched, Request
+from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.telemetry.exposition import CONTENT_TYPE
 from multigpu_inference.engine.telemetry.finished_request import FinishedRequest
@@ -44,8 +44,6 @@ from multigpu_inference.errors import (
     ServingError,
     SettingsError,
     StartupError,
-    Unprocessable,
-    WorkerDied,
 )
 from multigpu_inference.ipc import Blob, size_of
 from multigpu_inference.messages import FETCH_FN, STOCK_ORDER, TRANSFORM_FN, Answer, Health, Invocation, Refusal, ScriptInfo
@@ -91,7 +89,8 @@ class Engine:
         settings = self._settings.engine
         deadline = asyncio.get_running_loop().time() + settings.startup_timeout_s
         self._script, gpus = await self._probe(deadline)
-        self.capacity = plan_capacity(settings, len(gpus), available_cores(), self._script.stages)
+        front_end = self._settings.front_end
+        self.capacity = plan_capacity(settings, len(gpus), available_cores(), self._script.stages, front_end)
         devices = gpus or cpu_devices(self.capacity.num_replicas, self._script.stages)
         self.placement = plan_placement(devices, self._script.stages, self.capacity.num_replicas, settings.placement)
         if settings.min_replicas > self.capacity.num_replicas:
@@ -161,9 +160,10 @@ class Engine:
         invocation, ended = request.invocation, time.monotonic()
         status, code = (200, None) if error is None else (error.status, error.code)
         bytes_in = size_of(request.body)
-        self._telemetry.finished(
-            FinishedRequest(invocation, status, code, request.replica, request.spans, ended, bytes_in, bytes_out)
-        )
+        if request.items is None:  # else each of its items has been counted as a request
+            self._telemetry.finished(
+                FinishedRequest(invocation, status, code, request.replica, request.spans, ended, bytes_in, bytes_out)
+            )
         log.event(
             "request",
             request_id=invocation.request_id,
@@ -172,6 +172,7 @@ class Engine:
             error=code,
             reason=error and (error.detail or error.message),
             content_type=request.content_type if error is None else "application/json",
+            items=request.items,
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             total_ms=round((ended - invocation.arrived) * 1e3, 1),
@@ -180,40 +181,25 @@ class Engine:
         )
 
     async def _admit(self, request: Request) -> Blob:
-        """Let a request in as soon as there is a place, and take it through."""
-        async with self._admission.place(fetches=self._fetches(request.invocation)) as fetching:
-            return await self._run(request, fetching)
+        """Let a request in as soon as there is a place, and take it from its body to its answer's."""
+        async with self._admission.place(fetches=self._fetches(request.invocation)) as place:
+            return await request.twice(lambda: self._answer_body(request, place))
 
-    async def _run(self, request: Request, fetching: FetchPlace | None = None) -> Blob:
-        """Take a request through; once more from its beginning, and alone, where a worker died while it worked on it."""
-        try:
-            return await self._answer_body(request, fetching)
-        except WorkerDied:
-            log.event("request_tried_again", request_id=request.invocation.request_id, because="its worker ended")
-        request.alone = True
-        request.begin()
-        try:
-            return await self._answer_body(request, fetching)
-        except WorkerDied:
-            raise Unprocessable from None
-
-    async def _answer_body(self, request: Request, fetching: FetchPlace | None) -> Blob:
-        """Take a request from its body to its answer's, by way of `fetch_fn` where that is for such a request."""
-        if self._fetches(request.invocation):
-            items, bulk = await request.fetch(self._fetcher)
-            if fetching is not None:
-                fetching.give_back()
+    async def _answer_body(self, request: Request, place: FetchPlace) -> Blob:
+        """Answer a request, by way of `fetch_fn` where that is for such a request."""
+        if self._fetches(request.invocation) and not request.is_fetched:
+            items, bulk = await request.fetch(self._fetcher, place)
             if bulk:
                 return await self._bulk.answer(request, items)
             self._take(request, items[0])
         return await self._answer_fetched(request)
 
     async def _answer_fetched(self, request: Request) -> Blob:
-        """Take a request that needs no fetching, or has been fetched, to its answer's body."""
+        """Answer a request that needs no fetching, or has been fetched."""
         return await request.store(self._fetcher, await self._finder.answer(request))
 
     @staticmethod
-    def _take(request: Request, fetched: Fetched) -> None:
+    def _take(request: Request, fetched: FetchedInput) -> None:
         if fetched.item.failure is not None:
             raise fetched.item.failure.error()
         request.take(fetched.data, fetched.store)
@@ -224,7 +210,7 @@ class Engine:
     def health(self) -> Health:
         """How the engine is."""
         state = "healthy" if self._replicas.healthy >= self._settings.engine.min_replicas else "below_minimum"
-        held = self.capacity.admitted + self.capacity.max_queue_size
+        held = self.capacity.admitted + self.capacity.max_queue_size + self.capacity.fetching
         return Health("draining" if self._admission.draining else state, self._replicas.healthy, len(self.placement), held)
 
     def snapshot(self) -> Snapshot:
@@ -291,7 +277,7 @@ class Engine:
             arena = RequestArena(Arena.create())
             request = Request(*self._sample_request(), arena)
             try:
-                await self._run(request)
+                await self._admit(request)
             except ServingError as error:
                 await self.stop()
                 raise _sample_failure("replica-0", error) from None

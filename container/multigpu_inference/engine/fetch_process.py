@@ -26,4 +26,5 @@ class FetchProcess(WorkerGroup):
             room=threads,
             startup_timeout_s=settings.startup_timeout_s,
             hang_after_s=hang_after_s,
+            late_tasks=fetching,  # one that hangs costs a thread, not what all others have under way
         )

@@ -76,6 +76,10 @@ class Interest:
             return ClientGone()
         return DeadlineExceeded() if time.monotonic() > self._deadline else None
 
+    def seconds_left(self) -> float:
+        """For how long somebody still waits; 0.0 where nobody does."""
+        return 0.0 if self.lost() is not None else max(0.0, self._deadline - time.monotonic())
+
 
 _current: ContextVar[Interest | None] = ContextVar("interest", default=None)
 

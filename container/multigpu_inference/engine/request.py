@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from multigpu_inference import log
 from multigpu_inference.arena import end_of
 from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.replica import replica_id
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.worker_group import WorkerGroup
-from multigpu_inference.engine.worker_process import Reply
-from multigpu_inference.errors import Unavailable, WorkerDied
+from multigpu_inference.engine.worker_process import Place, Reply
+from multigpu_inference.errors import Unavailable, Unprocessable, WorkerDied
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import FETCH_FN, INPUT_FN, STORE_FN, FetchedItem, Invocation, Task
 
+Spans: TypeAlias = tuple[tuple[str, float, float, int], ...]
 
-class Fetched(NamedTuple):
+
+class FetchedInput(NamedTuple):
     """One input that `fetch_fn` gave, its bytes in the arena of the request that it came with.
 
     Attributes:
@@ -38,42 +41,73 @@ class Request:
     Attributes:
         source: What `input_fn` is given: the body, or the blobs of what `fetch_fn` gave in its place.
         alone: Whether it is tried once more and must share no worker with others, because one died with it.
+        items: Of a bulk request: how many there are.
     """
 
-    def __init__(self, invocation: Invocation, body: Blob, arena: RequestArena) -> None:
-        """Take a request as it came from the front end."""
+    def __init__(self, invocation: Invocation, body: Blob, arena: RequestArena, spans: Spans = ()) -> None:
+        """Take a request as it came from the front end, or one item of it with what has been measured before."""
         self.invocation = invocation
         self.body = body
         self.arena = arena
         self.alone = False
+        self.items: int | None = None
         self.used = end_of([body])  # of the arena, in bytes; the most that it ever used
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin at the body, for the first time or once more: the only bytes that no user code can have changed."""
-        self.content_type = ""
-        self.replica = ""
-        self.spans: tuple[tuple[str, float, float, int], ...] = ()
-        self.source = [self.body]
+        self.source = [body]
         self._fetched = 0
         self._store: list[Blob] = []
+        self._spans_before = spans
+        self.begin()
 
-    async def fetch(self, fetcher: WorkerGroup) -> tuple[list[Fetched], bool]:
-        """Run `fetch_fn`: what it gave, and whether that is to be answered as a list."""
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it has been through `fetch_fn`."""
+        return self._fetched > 0
+
+    def begin(self) -> None:
+        """Begin at its source, for the first time or once more: the only bytes that no user code can have changed."""
+        self.content_type = ""
+        self.replica = ""
+        self.spans = self._spans_before
+
+    async def twice(self, attempt: Callable[[], Awaitable[Blob]]) -> Blob:
+        """Answer it; once more from its beginning, and alone, where a worker died while it worked on it.
+
+        Raises:
+            Unprocessable: where that happened twice.
+        """
         try:
-            reply = await self.reply(fetcher, Task(0, (FETCH_FN,), self.invocation), [self.body])
+            return await attempt()
+        except WorkerDied:
+            log.event("request_tried_again", request_id=self.invocation.request_id, because="its worker ended")
+        self.alone = True
+        self.begin()
+        try:
+            return await attempt()
+        except WorkerDied:
+            raise Unprocessable from None
+
+    async def fetch(self, fetcher: WorkerGroup, place: Place | None = None) -> tuple[list[FetchedInput], bool]:
+        """Run `fetch_fn`: what it gave, and whether that is to be answered as a list.
+
+        Args:
+            fetcher: Runs it.
+            place: Lent to the worker until it has answered.
+        """
+        try:
+            reply = await self.reply(fetcher, Task(0, (FETCH_FN,), self.invocation), [self.body], place=place)
         except WorkerDied:
             if self.alone:  # the process had others' requests too, so nothing says that it was this one's fault
                 raise Unavailable from None
             raise
         blobs, result = iter(self.note(reply)), reply.result.fetched
         assert result is not None  # a fetch worker's answer always has one
-        items = [Fetched(i, list(islice(blobs, i.data)), list(islice(blobs, i.store))) for i in result.items]
+        items = [FetchedInput(i, list(islice(blobs, i.data)), list(islice(blobs, i.store))) for i in result.items]
         return items, result.bulk
 
     def take(self, data: list[Blob], store: list[Blob]) -> None:
         """Go on with what has been fetched: for `input_fn` in the body's place, and for `store_fn`."""
         self.source, self._fetched, self._store = data, len(data), store
+        self._spans_before = self.spans
         self.used = max(self.used, end_of(data), end_of(store))
 
     async def store(self, fetcher: WorkerGroup, answer: Blob) -> Blob:
@@ -105,11 +139,13 @@ class Request:
         """Run a task, and keep what its answer says beside its blobs; the blobs."""
         return self.note(await self.reply(workers, task, blobs, urgent=urgent))
 
-    async def reply(self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False) -> Reply:
+    async def reply(
+        self, workers: WorkerGroup, task: Task, blobs: Sequence[Blob], *, urgent: bool = False, place: Place | None = None
+    ) -> Reply:
         """Run a task, which writes behind everything that stands in the arena."""
         task.arena_used = self.used
         alone = self.alone and task.steps[0] not in (FETCH_FN, STORE_FN)  # there is but one fetch worker, and it has many
-        return await workers.run(task, blobs, self.arena, urgent=urgent, alone=alone)
+        return await workers.run(task, blobs, self.arena, urgent=urgent, alone=alone, place=place)
 
     def note(self, reply: Reply) -> list[Blob]:
         """Keep what a worker's answer says beside its blobs; the blobs."""

@@ -1,7 +1,7 @@
 """The arena of a request as the engine keeps it: who has been given it, and whether it may be used for another request.
 
 The engine numbers arenas for its workers, because the front end's numbers begin anew with each connection. It reads no bytes
-of a request: it passes on where they are.
+of a request, but for those that it divides (`bulk`): it passes on where they are.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class ScriptRunner:
                 value: Any = blobs[0]
             else:
                 with hops.timed("copy_ms"):
-                    value = codec.decode(blobs) if task.fetched else self.decode(blobs, task)
+                    value = self.decode_fetched(blobs) if task.fetched else self.decode(blobs, task)
             for step in steps:
                 value = self.call(step, value, task.invocation, fetched=bool(task.fetched))
             if steps[-1] in (OUTPUT_FN, TRANSFORM_FN):
@@ -85,10 +85,11 @@ class ScriptRunner:
         Raises:
             ServingError: what it raised, as an answer; or nobody waits for it any more.
         """
-        lost = (interest.current() or interest.Interest(invocation.deadline)).lost()
+        held = interest.current() or interest.Interest(invocation.deadline)
+        lost = held.lost()
         if lost is not None:
             raise lost
-        context = self._context.of_request(invocation)
+        context = self._context.of_request(invocation, held.seconds_left)
         try:
             if step == INPUT_FN:
                 with hops.timed("preprocess_ms"):
@@ -115,6 +116,15 @@ class ScriptRunner:
                 raise answer from (None if answer is error else error)
             finally:
                 del answer  # an error that this frame had a name for would keep the frame, and the request's data
+
+    @staticmethod
+    def decode_fetched(blobs: Sequence[Buffer]) -> Any:
+        """What `fetch_fn` gave, as an object of `input_fn`'s own.
+
+        Not over the arena's bytes, which it could change in place: they stand for the body, and are read again where a request
+        is tried again or a trial compares two runs.
+        """
+        return codec.decode([bytearray(blob) for blob in blobs])
 
     def decode(self, blobs: Sequence[Buffer], task: Task) -> Any:
         """An object from another worker, with its tensors where the script had put them.

@@ -39,7 +39,7 @@ def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Buffer]) -> tupl
     source, pooled = blobs[:first], blobs[first:]
 
     def preprocess() -> Any:
-        value = codec.decode(_writable(source)) if task.fetched else source[0]
+        value = runner.decode_fetched(source) if task.fetched else source[0]
         return runner.call(INPUT_FN, value, invocation, fetched=bool(task.fetched))
 
     data = preprocess()

@@ -21,7 +21,7 @@ from multigpu_inference.child_process import Command
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.scheduler import Scheduler
 from multigpu_inference.engine.telemetry.snapshot import WorkerState
-from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
+from multigpu_inference.engine.worker_process import Patience, Place, Reply, WorkerProcess
 from multigpu_inference.errors import StartupError, WorkerLost
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import Task
@@ -45,6 +45,7 @@ class WorkerGroup:
         *,
         startup_timeout_s: float,
         hang_after_s: float,
+        late_tasks: int = 1,
         keep_spare: bool = False,
         refuse_when_none: bool = False,
         take_turns: bool = True,
@@ -53,12 +54,13 @@ class WorkerGroup:
         """Nothing is started yet.
 
         Args:
-            kind: `replica` or `pool`; with the slot's number it names a place for the metrics, whoever has it.
+            kind: `replica`, `pool` or `fetch`; with the slot's number it names a place for the metrics, whoever has it.
             command: How the worker of a slot is started. Where a spare is kept, any slot's must do for any other.
             count: Workers.
             room: Tasks that one worker may hold.
             startup_timeout_s: How long one may take to be ready.
             hang_after_s: How long a task may take before its worker is killed.
+            late_tasks: How many of a worker's tasks must have taken longer than that.
             keep_spare: Whether one more worker is kept warm to take a dead one's place at once.
             refuse_when_none: Whether tasks are refused while no worker lives; else they wait.
             take_turns: Whether each worker has its turn; else the one goes first that was busy last.
@@ -68,7 +70,7 @@ class WorkerGroup:
         self._command = command
         self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none, take_turns=take_turns)
         self._startup_timeout_s = startup_timeout_s
-        self._patience = Patience(startup_timeout_s, hang_after_s)
+        self._patience = Patience(startup_timeout_s, hang_after_s, late_tasks)
         self._keep_spare = keep_spare
         self._prepare = prepare
         self._stopping = False
@@ -123,6 +125,7 @@ class WorkerGroup:
         *,
         urgent: bool = False,
         alone: bool = False,
+        place: Place | None = None,
     ) -> Reply:
         """Run a task on the next worker in turn; on another where that one ends before it comes to it.
 
@@ -132,6 +135,7 @@ class WorkerGroup:
             arena: The request's.
             urgent: Whether it goes before those that are not.
             alone: Whether it is to have a worker for itself.
+            place: Lent to the worker until it has answered.
 
         Raises:
             ServingError: what the task raised; `Unavailable` where no worker lives.
@@ -140,7 +144,7 @@ class WorkerGroup:
         while True:
             worker = await self._scheduler.reserve(urgent=urgent, alone=alone)
             try:
-                return await worker.run(task, blobs, arena)
+                return await worker.run(task, blobs, arena, place)
             except WorkerLost:
                 log.event("task_moved", request_id=task.invocation.request_id, steps=task.steps, because="its worker ended")
 

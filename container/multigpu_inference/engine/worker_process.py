@@ -6,7 +6,7 @@
 A worker may hold several tasks, and says when it is ready how many of them it works on at a time, the oldest first; the others
 wait in it. When it dies, it was working on the former. A caller that gives up on a task leaves it with the worker, which is
 told that nobody wants it (`interest`): its place is free again only when the answer has come. A task that is worked on longer
-than any request may take is taken for a hang, and the process is killed.
+than any request may take is taken for a hang, and the process is killed; where many share it, only once enough of them are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from multigpu_inference import log, process
 from multigpu_inference.child_process import LAST_WORDS_S, Command, first_message, spawn
@@ -29,6 +29,7 @@ from multigpu_inference.messages import Failure, Result, Task, WithdrawalsOpened
 
 # Tasks that wait in a worker beside those that it works on: enough for its next one to be there when it has done one.
 _WAITING_IN_WORKER = 1
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,22 @@ class Patience:
     Attributes:
         first_task_s: For its first task, with which many models warm up.
         task_s: For any later one.
+        late_tasks: How many of its tasks must be over their time before it is killed, and the others with it.
     """
 
     first_task_s: float
     task_s: float
+    late_tasks: int = 1
+
+
+class Place(Protocol):
+    """What a task holds for as long as a worker has it, whether or not somebody still waits."""
+
+    def lend(self) -> None:
+        """The worker has it now."""
+
+    def give_back(self) -> None:
+        """The worker has answered, or has ended."""
 
 
 class _Held(NamedTuple):
@@ -60,6 +73,7 @@ class _Held(NamedTuple):
     reply: asyncio.Future[Reply]
     arena: RequestArena | None
     sent: float  # on the loop's clock
+    place: Place | None
 
 
 class WorkerProcess:
@@ -147,13 +161,16 @@ class WorkerProcess:
         self._alone = False
         self.on_room()
 
-    async def run(self, task: Task, blobs: Sequence[Blob], arena: RequestArena | None = None) -> Reply:
+    async def run(
+        self, task: Task, blobs: Sequence[Blob], arena: RequestArena | None = None, place: Place | None = None
+    ) -> Reply:
         """Run a task on a place reserved before.
 
         Args:
             task: What to run; it is numbered here.
             blobs: What it is run on, inline or in the arena.
             arena: The request's. It is spoiled where it cannot be known whether the worker is done with it.
+            place: Lent to the worker until it has answered.
 
         Raises:
             ServingError: what the task raised.
@@ -167,7 +184,9 @@ class WorkerProcess:
         self._withdrawals.mark(slot, withdrawn=False)
         task.task_id, task.arena, task.slot = next(self._ids), arena.number if arena else 0, slot
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[task.task_id] = _Held(task, reply, arena, asyncio.get_running_loop().time())
+        self._waiting[task.task_id] = _Held(task, reply, arena, asyncio.get_running_loop().time(), place)
+        if place is not None:
+            place.lend()
         if self._timer is None:
             self._time_the_oldest()
         try:
@@ -222,6 +241,12 @@ class WorkerProcess:
             self._timer = loop.call_at(begins + self._limit_s, self._hung)
 
     def _hung(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._patience.late_tasks > 1:
+            late = sum(held.sent + self._limit_s <= loop.time() for held in self._waiting.values())
+            if late < self._patience.late_tasks:
+                self._timer = loop.call_later(_LOOK_AGAIN_S, self._hung)
+                return
         task = next(iter(self._waiting.values())).task
         log.event("worker_hung", worker=self.name, request_id=task.invocation.request_id, steps=task.steps)
         self.kill()
@@ -250,7 +275,9 @@ class WorkerProcess:
 
     def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
         """Hand an answer to who waits for it."""
-        task, reply, arena, _ = self._waiting.pop(message.task_id)
+        task, reply, arena, _, place = self._waiting.pop(message.task_id)
+        if place is not None:
+            place.give_back()
         self._slots.append(task.slot)
         self._alone = self._alone and bool(self._waiting)
         self._limit_s = self._patience.task_s
@@ -270,6 +297,8 @@ class WorkerProcess:
         self._withdrawals.close()
         waiting, self._waiting = self._waiting, {}
         self._time_the_oldest()
-        for place, held in enumerate(waiting.values()):
+        for number, held in enumerate(waiting.values()):
+            if held.place is not None:
+                held.place.give_back()
             if not held.reply.done():
-                held.reply.set_exception(WorkerDied() if place < self._concurrency else WorkerLost())
+                held.reply.set_exception(WorkerDied() if number < self._concurrency else WorkerLost())

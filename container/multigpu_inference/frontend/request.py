@@ -14,9 +14,10 @@ from multigpu_inference.messages import Invocation
 ENGINE_GRACE_S = 1.0
 _BODY = "body"
 _NO_FIELDS: Mapping[str, str] = {}
-# A text that is longer is no field beside a body, but a body itself.
-_LONGEST_FIELD = 16 << 10
-_MOST_FIELDS = 100
+_FORM = "multipart/form-data"
+_UNNAMED = "application/octet-stream"  # of a file whose type nobody has named
+# They go with the request wherever it goes; what is longer is a body.
+_LONGEST_FIELDS = 16 << 10
 
 
 class FormPart(NamedTuple):
@@ -33,6 +34,11 @@ class FormPart(NamedTuple):
     content_type: str
     body: Buffer
     is_file: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no bytes, as the file that nobody has chosen in a browser's form."""
+        return memoryview(self.body).nbytes == 0
 
 
 class Form(NamedTuple):
@@ -83,29 +89,35 @@ def of_form(parts: Sequence[FormPart]) -> Form:
     several text fields and no file has no body: it is its fields, of type `multipart/form-data`. A single text is both.
 
     Raises:
-        BadRequest: where the form leaves open which part is its body, or has too many fields.
+        BadRequest: where the form leaves open which part is its body, or what a field is.
     """
-    texts = [part for part in parts if not part.is_file]
-    named = [part for part in parts if part.name == _BODY]
-    files = [part for part in parts if part.is_file]
-    candidates = named or files or (parts if len(parts) == 1 else [])
+    chosen = [part for part in parts if not (part.is_file and part.is_empty)] or parts  # a file that nobody chose
+    texts, files = [part for part in chosen if not part.is_file], [part for part in chosen if part.is_file]
+    named = [part for part in chosen if part.name == _BODY]
+    candidates = named or files or (chosen if len(chosen) == 1 else [])
+    if named and files and named[0] in texts:
+        candidates = [*named, *files]
     if len(candidates) > 1 or not parts:
         raise BadRequest(f"a form must have one file, or one part named body; this one has {len(candidates)}")
-    body = candidates[0] if candidates else FormPart("", "multipart/form-data", b"", is_file=False)
-    fields = [part for part in texts if part is not body]
-    if len(fields) > _MOST_FIELDS:
-        raise BadRequest(f"a form may have at most {_MOST_FIELDS} text fields; this one has {len(fields)}")
-    texts_by_name = {part.name: _text(part) for part in fields}
+    body = candidates[0] if candidates else FormPart("", _FORM, b"", is_file=False)
+    fields = _fields([part for part in texts if part is not body])
     if body in texts and not named:
         with contextlib.suppress(BadRequest):  # then it is a body only
-            texts_by_name[body.name] = _text(body)
-    return Form(body.content_type, body.body, texts_by_name)
+            fields = _fields([body])
+    content_type = body.content_type or (_UNNAMED if body.is_file else "")
+    return Form(content_type, body.body, fields)
 
 
-def _text(field: FormPart) -> str:
-    if len(field.body) > _LONGEST_FIELD:
-        raise BadRequest(f"the form's field {field.name[:40]!r} is longer than {_LONGEST_FIELD} bytes: send it as a file")
-    try:
-        return bytes(field.body).decode()
-    except UnicodeDecodeError:
-        raise BadRequest(f"the form's field {field.name[:40]!r} is not UTF-8: send it as a file") from None
+def _fields(parts: Sequence[FormPart]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for part in parts:
+        name = part.name[:40]
+        if part.name in fields:
+            raise BadRequest(f"the form has the field {name!r} more than once")
+        try:
+            fields[part.name] = bytes(part.body).decode()
+        except UnicodeDecodeError:
+            raise BadRequest(f"the form's field {name!r} is not UTF-8: send it as a file") from None
+    if sum(map(len, fields.values())) > _LONGEST_FIELDS:
+        raise BadRequest(f"the form's text fields are longer than {_LONGEST_FIELDS} characters together: send a file")
+    return fields

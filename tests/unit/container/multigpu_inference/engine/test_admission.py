@@ -218,45 +218,84 @@ def test_a_drain_does_not_wait_for_who_gave_up() -> None:
     run(main())
 
 
+class Fetch(Visitor):
+    """Begins with fetching, by way of a worker that may keep it for longer than it is in."""
+
+    async def _visit(self, admission: Admission) -> None:
+        async with admission.place(fetches=True) as self.place:
+            self.inside = True
+            await self._leave.wait()
+        self.inside = False
+
+
+async def fetches(admission: Admission, count: int) -> list[Fetch]:
+    made = [Fetch(admission) for _ in range(count)]
+    await settled()
+    return made
+
+
 def test_only_so_many_are_fetched_at_a_time_and_the_others_hold_no_place() -> None:
     async def main() -> None:
-        admission = Admission(limit=2, fetching=1, max_queue_size=2)
-        fetched = asyncio.Event()
-        order: list[str] = []
-
-        async def fetch(name: str) -> None:
-            async with admission.place(fetches=True) as fetching:
-                order.append(name)
-                await fetched.wait()
-                fetching.give_back()
-                await leave.wait()
-
-        leave = asyncio.Event()
-        slow = [asyncio.create_task(fetch(name)) for name in ("first", "second")]
-        await settled()
-        assert (order, admission.waiting, admission.in_flight) == (["first"], 1, 2)
-        (other,) = await visitors(admission, 1)
-        assert other.inside  # though another, who waits for a place to fetch, came before
-        await other.leave()
-        fetched.set()
-        await settled()
-        assert order == ["first", "second"]
-        leave.set()
-        await asyncio.gather(*slow)
+        admission = Admission(limit=3, fetching=1, max_queue_size=0)
+        first, second = await fetches(admission, 2)
+        assert (first.inside, second.inside, admission.waiting, admission.in_flight) == (True, False, 1, 2)
+        others = await visitors(admission, 2)
+        assert [other.inside for other in others] == [True, True]  # though one who waits to fetch came before
+        first.place.lend()
+        first.place.give_back()  # fetched, and on its way to a replica
+        await others[0].leave()
+        assert (first.inside, second.inside) == (True, True)
+        for each in (first, second, others[1]):
+            await each.leave()
         assert admission.in_flight == 0
 
     run(main())
 
 
-def test_the_place_to_fetch_is_given_back_where_the_request_ends_early() -> None:
+def test_those_that_wait_to_fetch_do_not_fill_the_queue_of_others() -> None:
+    async def main() -> None:
+        admission = Admission(limit=4, fetching=2, max_queue_size=1)
+        made = await fetches(admission, 4)
+        with pytest.raises(Overloaded, match="what they fetch"):
+            await enter_to_fetch(admission)
+        others = await visitors(admission, 3)
+        assert [other.inside for other in others] == [True, True, False]  # the third waits in a queue that is still empty
+        for each in [*made, *others]:
+            each._leave.set()
+        await asyncio.gather(*(each.task for each in [*made, *others]))
+        assert (admission.in_flight, admission.waiting) == (0, 0)
+
+    run(main())
+
+
+def test_a_place_that_the_fetch_worker_still_has_is_not_free() -> None:
+    async def main() -> None:
+        admission = Admission(limit=9, fetching=1, max_queue_size=0)
+        (left,) = await fetches(admission, 1)
+        left.place.lend()
+        await left.leave()  # its client has gone; a thread of the worker still waits for a slow source
+        (second,) = await fetches(admission, 1)
+        assert (second.inside, admission.in_flight) == (False, 1)
+        left.place.give_back()
+        await settled()
+        assert second.inside
+        left.place.give_back()  # again, as the end of a worker does
+        (third,) = await fetches(admission, 1)
+        assert not third.inside
+        await second.leave()
+        await third.leave()
+
+    run(main())
+
+
+def test_the_place_to_fetch_is_free_where_the_request_ends_before_the_worker_has_it() -> None:
     async def main() -> None:
         admission = Admission(limit=2, fetching=1, max_queue_size=0)
         for _ in range(3):
-            with pytest.raises(ValueError, match="fetch"):
+            with pytest.raises(ValueError, match="early"):
                 async with admission.place(fetches=True):
-                    raise ValueError("fetch")
-        waiting = asyncio.create_task(enter_to_fetch(admission))
-        await waiting
+                    raise ValueError("early")
+        await enter_to_fetch(admission)
 
     run(main())
 
@@ -267,8 +306,6 @@ def test_who_gives_up_on_a_place_to_fetch_leaves_nothing() -> None:
         async with admission.place(fetches=True):
             waiting = asyncio.create_task(enter_to_fetch(admission))
             await settled()
-            with pytest.raises(Overloaded):
-                await enter_to_fetch(admission)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             assert (admission.waiting, admission.in_flight) == (0, 1)

@@ -21,13 +21,27 @@ def plan(num_gpus: int, cores: int, **own: str) -> Capacity:
     [
         (0, 2, Capacity(1, 2, 2, 2, 6, 3, 6, 16)),
         (1, 4, Capacity(1, 4, 3, 16, 22, 11, 22, 48)),
-        (4, 48, Capacity(4, 12, 44, 16, 152, 64, 152, 120)),
-        (8, 192, Capacity(8, 24, 120, 16, 368, 64, 368, 120)),
+        (4, 48, Capacity(4, 12, 44, 16, 152, 76, 152, 120)),
+        (8, 192, Capacity(8, 24, 120, 16, 368, 128, 368, 120)),
     ],
     ids=["laptop", "1 GPU", "4 GPUs", "8 GPUs"],
 )
 def test_defaults(num_gpus: int, cores: int, expected: Capacity) -> None:
     assert plan(num_gpus, cores) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "fetching"),
+    [
+        ({}, 30),  # of 120 front-end workers; as many again may wait for it
+        ({"SAGEMAKER_MODEL_SERVER_WORKERS": "8"}, 2),
+        ({"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}, 1),
+        ({"MULTIGPU_FRONT_END": "http"}, 76),
+    ],
+)
+def test_those_that_fetch_leave_front_end_workers_to_others(environ: dict[str, str], fetching: int) -> None:
+    settings = Settings.from_env(environ)
+    assert plan_capacity(settings.engine, 4, 48, 1, settings.front_end).fetching == fetching
 
 
 def test_a_replica_holds_two_batches_for_each_stage() -> None:

@@ -17,9 +17,9 @@ import pytest
 
 from multigpu_inference.child_process import Command
 from multigpu_inference.engine.worker import DEVICE_LOST
-from multigpu_inference.engine.worker_process import Patience, Reply, WorkerProcess
+from multigpu_inference.engine.worker_process import Patience, Place, Reply, WorkerProcess
 from multigpu_inference.errors import BadRequest, FunctionFailed, StartupError, WorkerDied, WorkerLost
-from multigpu_inference.messages import INPUT_FN, Invocation, Task
+from multigpu_inference.messages import FETCH_FN, INPUT_FN, Invocation, Task
 from support import children_with, wait_until
 
 PATIENT = Patience(first_task_s=60, task_s=60)
@@ -149,6 +149,66 @@ def test_a_hung_worker_is_killed(command: Command) -> None:
         assert await worker.wait_closed() == -signal.SIGKILL
 
     with_worker(command, use, Patience(first_task_s=60, task_s=0.2))
+
+
+def fetch_worker(folder: Path) -> Command:
+    """A worker of three threads."""
+    command = pool_worker(folder, (SERVICES / "fetches.py").read_text())
+    return Command("fetch-0", "multigpu_inference.engine.fetch_worker", ("3",), command.environ)
+
+
+async def fetch(worker: WorkerProcess, place: Place | None = None, **asked: Any) -> Reply:
+    invocation = Invocation("id", "application/json", "application/json", {}, time.monotonic(), time.monotonic() + 60)
+    worker.reserve()
+    return await worker.run(Task(0, (FETCH_FN,), invocation), [json.dumps(asked).encode()], place=place)
+
+
+def test_one_late_task_of_many_costs_the_others_nothing(tmp_path: Path) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        await fetch(worker)
+        hung = asyncio.create_task(fetch(worker, sleep=3600))
+        for _ in range(8):
+            await fetch(worker, sleep=0.2)
+        assert not hung.done()
+        with pytest.raises(WorkerDied):  # now there are two
+            await fetch(worker, sleep=3600)
+        with pytest.raises(WorkerDied):
+            await hung
+
+    with_worker(fetch_worker(tmp_path), use, Patience(first_task_s=60, task_s=0.5, late_tasks=2))
+
+
+class Noted:
+    """A place that keeps count of who has it."""
+
+    def __init__(self) -> None:
+        self.lent = 0
+
+    def lend(self) -> None:
+        self.lent += 1
+
+    def give_back(self) -> None:
+        self.lent -= 1
+
+
+def test_a_place_is_the_workers_until_it_has_answered_whoever_still_waits(tmp_path: Path) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        answered, left, lost = Noted(), Noted(), Noted()
+        await fetch(worker, answered)
+        assert answered.lent == 0
+        leaving = asyncio.create_task(fetch(worker, left, sleep=0.6))
+        await asyncio.sleep(0.2)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert left.lent == 1
+        await fetch(worker, sleep=1)
+        assert left.lent == 0
+        with pytest.raises(WorkerDied):
+            await fetch(worker, lost, die="always")
+        await worker.wait_closed()
+        assert lost.lent == 0
+
+    with_worker(fetch_worker(tmp_path), use)
 
 
 def test_a_first_task_may_take_longer(command: Command) -> None:

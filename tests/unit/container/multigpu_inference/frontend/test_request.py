@@ -53,7 +53,7 @@ def text(name: str, body: bytes = b"text") -> FormPart:
         [text("body", b"chosen")],
         [file("other"), file("body", b"chosen")],
         [file("body", b"chosen"), file("a"), file("b")],
-        [file("other"), text("body", b"chosen")],
+        [file("picture", b"chosen"), file("other", b"")],  # which nobody has chosen in a browser
     ],
 )
 def test_the_body_of_a_form(parts: list[FormPart]) -> None:
@@ -73,7 +73,15 @@ def test_text_fields_stand_beside_a_text_named_body() -> None:
 
 
 def test_a_form_without_a_file_is_its_fields() -> None:
-    assert of_form([text("a", b"1"), text("b", b"2"), text("a", b"3")]) == ("multipart/form-data", b"", {"a": "3", "b": "2"})
+    assert of_form([text("a", b"1"), text("b", b"2")]) == ("multipart/form-data", b"", {"a": "1", "b": "2"})
+
+
+def test_a_file_without_a_type_is_bytes() -> None:
+    assert of_form([file("picture", b"p", content_type="")]) == ("application/octet-stream", b"p", {})
+
+
+def test_a_lone_file_may_be_empty() -> None:
+    assert of_form([file("picture", b"")]) == ("image/png", b"", {})
 
 
 def test_a_single_text_is_body_and_field() -> None:
@@ -92,7 +100,8 @@ def test_a_single_part_that_is_no_text_is_a_body_only(body: bytes) -> None:
         ([file("a"), file("b")], 2),
         ([file("body"), file("body")], 2),
         ([file("a"), file("b"), text("c")], 2),
-        ([text("body"), text("body"), file("a")], 2),
+        ([text("body"), file("a")], 2),
+        ([text("body"), text("body")], 2),
     ],
 )
 def test_a_form_that_leaves_it_open_is_refused(parts: list[FormPart], count: int) -> None:
@@ -103,9 +112,10 @@ def test_a_form_that_leaves_it_open_is_refused(parts: list[FormPart], count: int
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ([text("long", bytes(20_000))], "field 'long' is longer than 16384 bytes"),
+        ([text("long", bytes(20_000))], "text fields are longer than 16384 characters together"),
+        ([text("a", bytes(9000)), text("b", bytes(9000))], "text fields are longer than 16384 characters together"),
         ([text("odd", b"\xff")], "field 'odd' is not UTF-8"),
-        ([text(str(number)) for number in range(101)], "at most 100 text fields; this one has 101"),
+        ([text("a"), text("b"), text("a")], "has the field 'a' more than once"),
     ],
 )
 def test_what_is_no_text_field_is_refused(fields: list[FormPart], says: str) -> None:
