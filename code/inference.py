@@ -16,7 +16,7 @@ written as for one GPU; each function does what its name promises wherever it is
 To serve your own models, keep the functions and replace what they call; `fetch_fn` and `store_fn` may be left out. A stage
 is any callable with a `device` and a `max_batch_size` that turns a list of items into a list of as many, and `accelerate`
 prepares its network as the settings say. A script without stages works as well: the four functions as SageMaker knows
-them, one model on one GPU.
+them, one model on one GPU. Elsewhere a body is one photo: a list needs `fetch_fn`, and is answered with 400.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def model_fn(model_dir: str, context: Any = None) -> ReplicaSet:
 def fetch_fn(body: bytes | str, content_type: str, context: Any) -> Fetched | Bulk:
     """Fetch the photo that a JSON object or a form names, or each of a JSON list, within bounds of bytes and time."""
     settings = Settings.from_env(os.environ)
-    return fetch_body(body, content_type, context.form, settings.accept_of(_header(context)), settings)
+    accept = settings.accept_of(_header(context))
+    return fetch_body(body, content_type, context.form, accept, settings, context.seconds_left)
 
 
 def input_fn(body: Any, content_type: str, context: Any = None) -> Photo:

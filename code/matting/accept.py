@@ -10,13 +10,14 @@ PNG = "image/png"
 WEBP = "image/webp"
 JSON = "application/json"
 NPY = "application/x-npy"
+ANY = "*/*"
 
 ALPHA, CUTOUT, TRIMAP = "alpha", "cutout", "trimap"
 OUTPUTS = (ALPHA, CUTOUT, TRIMAP)
 
 # What a range of types stands for: always the first that is made.
 _OFFERS = {
-    "*/*": PNG,
+    ANY: PNG,
     "image/*": PNG,
     "application/*": JSON,
     PNG: PNG,
@@ -24,7 +25,7 @@ _OFFERS = {
     JSON: JSON,
     NPY: NPY,
 }
-_OPEN = ("*/*", "application/*", JSON)  # what a client accepts that can take JSON
+_OPEN = (ANY, "application/*", JSON)  # what a client accepts that can take JSON
 
 
 class Choice(NamedTuple):
@@ -48,7 +49,7 @@ def choose(accept: str, *, only_json: bool = False) -> Choice:
         NotAcceptable: the client accepts nothing of it.
     """
     candidates: list[tuple[float, Choice]] = []
-    for entry in (accept.strip() or "*/*").split(","):
+    for entry in (accept.strip() or ANY).split(","):
         name, *parameters = [part.strip().lower() for part in entry.split(";")]
         offer = _OFFERS.get(name) if not only_json else JSON if name in _OPEN else None
         quality = _quality(parameters)
@@ -60,6 +61,15 @@ def choose(accept: str, *, only_json: bool = False) -> Choice:
     if not candidates:
         raise NotAcceptable(f"answers are made as {PNG}, {PNG};cutout, {PNG};trimap, {WEBP}, {JSON} or {NPY}")
     return max(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def or_any(accept: str) -> str:
+    """The same header, or one that accepts anything where nothing that it names can be made."""
+    try:
+        choose(accept)
+    except NotAcceptable:
+        return ANY
+    return accept
 
 
 def _quality(parameters: list[str]) -> float:

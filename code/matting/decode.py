@@ -8,6 +8,9 @@ failure is one line for the client. What is too fine for the answer is not decod
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +21,17 @@ from torch import Tensor
 from matting.colour_profile import to_srgb
 from matting.pipeline import working_size
 from matting.settings import MAX_PHOTO_PIXELS
+from multigpu_inference import log
 from multigpu_inference.errors import BadRequest, PayloadTooLarge
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_PNG_MAGIC, _JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+# What Pillow raises of broken files. Of anything else the log should know: it may be a fault of ours.
+_USUAL = (OSError, SyntaxError, ValueError, EOFError, LookupError, OverflowError, struct.error, zlib.error)
+# By Pillow's name for how grey of few bits is stored, which it scales to 8 without what the file says of them.
+_GREY_SCALES = {"L;2": 85, "L;4": 17}
+# Modes whose pixels can be averaged as they are.
+_REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 _ORIENTATION_TAG = 0x0112  # EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,6 +46,8 @@ _LIES_ON_ITS_SIDE = (5, 6, 7, 8)
 
 # Pillow only warns up to twice its own limit, and ours is always an error.
 Image.MAX_IMAGE_PIXELS = None
+# Of broken EXIF and the like, about files of strangers: nothing that the operator could mend.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Decoded(NamedTuple):
@@ -74,18 +87,19 @@ def decode(
             coarse = working_size(stored, enough_pixels)
             if coarse != (height, width):
                 image.draft(None, (coarse[1], coarse[0]))  # never below what is asked for; only JPEG's decoder can
-            rgb = _to_rgb(image)
-            if rgb.width > stored[1] or rgb.height > stored[0]:
-                rgb = rgb.resize((stored[1], stored[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            _scale_transparency(image)
+            rgb = _reduced(_to_rgb(_reduced(image, stored) if image.mode in _REDUCIBLE else image), stored)
             orientation = _orientation(image)
             turn = _UPRIGHT.get(orientation)
             pixels = np.array(rgb if turn is None else rgb.transpose(turn))
-    except PayloadTooLarge:
+    except (PayloadTooLarge, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        raise BadRequest("the picture is not a JPEG, PNG or WebP file") from error
     except Exception as error:  # on broken files Pillow's decoders raise nearly anything
-        raise BadRequest("the picture cannot be decoded: its file is broken or cut off") from error
+        if not isinstance(error, _USUAL):
+            log.exception("photo_not_decoded", error)
+        if isinstance(error, UnidentifiedImageError) and not _begins_as_one(bytes(memoryview(data)[:16])):
+            raise BadRequest("the picture is not a JPEG, PNG or WebP file") from error
+        raise BadRequest("the picture cannot be decoded: its file is broken, cut off or of a rare kind") from error
     return Decoded(torch.from_numpy(pixels), stored[::-1] if orientation in _LIES_ON_ITS_SIDE else stored)
 
 
@@ -106,6 +120,22 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
+def _begins_as_one(head: bytes) -> bool:
+    """Whether a file begins as one of the three formats, whatever else it is."""
+    return head.startswith((_PNG_MAGIC, _JPEG_MAGIC)) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """At most of this height and width; the same with all that it says of itself where it is no larger."""
+    if image.width <= size[1] and image.height <= size[0]:
+        return image
+    if isinstance(image.info.get("transparency"), int | bytes | tuple) and image.mode in ("L", "RGB"):
+        return image  # one colour of it is transparent, which no mixture of it would be
+    smaller = image.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    smaller.info = image.info
+    return smaller
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
@@ -113,19 +143,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     alpha: Image.Image | None = None
     if image.has_transparency_data:
         is_grey = image.mode in ("L", "LA")
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = image.getchannel("A")
         image = image.getchannel("R") if is_grey else image.convert("RGB")
     if image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
     rgb = to_srgb(image, profile)
-    return rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    del image  # a photo may have 50 megapixels, at four bytes each for every copy
+    if alpha is None:
+        return rgb
+    paper = Image.new("RGB", rgb.size, "white")
+    paper.paste(rgb, mask=alpha)
+    return paper
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Bring the one transparent grey of a PNG with 2 or 4 bits to 8, as Pillow does with its pixels; before those are there."""
+    transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    if image.mode == "L" and isinstance(transparent, int) and tiles:
+        stored_as = tiles[0][3] if isinstance(tiles[0][3], str) else ""
+        image.info["transparency"] = transparent * _GREY_SCALES.get(stored_as, 1)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey, scaled to 8: Pillow's own conversion cuts off at 255 instead."""
     deep = np.asarray(image)
-    grey = (deep.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    grey = (deep >> 8).clip(0, 255).astype(np.uint8)
     transparent = image.info.get("transparency")  # the one grey that is
     if not isinstance(transparent, int):
         return Image.fromarray(grey)

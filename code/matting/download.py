@@ -6,12 +6,7 @@ one byte a second holds nothing for long.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
-import time
-from types import TracebackType
-from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -19,7 +14,11 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
 
+from matting.connect import connect
+from matting.room import Reserve, unbounded
+from matting.watch import SecondsLeft, Watch, forever
 from multigpu_inference.errors import BadRequest, PayloadTooLarge
 
 MAX_BYTES = 25_000_000
@@ -28,13 +27,22 @@ MAX_REDIRECTS = 3
 _CHUNK_BYTES = 65_536
 
 
-def download(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIMEOUT_S) -> bytes:
+def download(
+    url: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+    seconds_left: SecondsLeft = forever,
+    reserve: Reserve = unbounded,
+) -> bytearray:
     """Get the bytes behind an `http` or `https` URL, following up to three redirects.
 
     Args:
         url: where the picture is.
         max_bytes: most bytes taken, whatever the server announces.
-        timeout_s: seconds for everything together: connecting, redirects, headers and body.
+        timeout_s: seconds for everything together: look-up, connecting, redirects, headers and body.
+        seconds_left: for how many seconds somebody still waits for it.
+        reserve: takes room for bytes before they come.
 
     Returns:
         The body as it came.
@@ -42,15 +50,17 @@ def download(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIMEOUT
     Raises:
         BadRequest: the URL cannot be used, or its server does not answer with a picture's bytes in time.
         PayloadTooLarge: the body is larger than `max_bytes`.
+        DeadlineExceeded: nobody waits for it any more.
+        ServingError: what `reserve` raises; or too many names are being looked up.
     """
-    with _Watch(timeout_s) as watch:
+    with Watch(timeout_s, seconds_left) as watch:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 # A session for each hop: a connection kept from the last one may be just closing at its other end.
                 with _session(watch) as session, _get(session, url, watch) as response:
                     location = response.headers.get("Location")
                     if not (response.is_redirect and location):
-                        return _read_body(response, watch, max_bytes)
+                        return _read_body(response, watch, max_bytes, reserve)
                     url = urljoin(url, location)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # A connection that the watch shut looks like any other broken one from here.
@@ -59,62 +69,16 @@ def download(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIMEOUT
     raise BadRequest(f"'url' redirects more than {MAX_REDIRECTS} times")
 
 
-class _Watch:
-    """Shuts the sockets that were opened under it once the time is over.
-
-    requests and urllib3 bound each read, not their sum: a server that sends its headers byte by byte would
-    never time out.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(timeout_s, self._shut)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._timer.cancel()
-        self._timer.join()
-
-    def check(self) -> float:
-        """Return the seconds left; raise BadRequest where there are none."""
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise BadRequest(f"the picture behind 'url' took longer than {self.timeout_s:g} s to download")
-        return left_s
-
-    def add(self, opened: socket.socket | None) -> None:
-        if opened is not None:
-            with self._lock:
-                self._sockets.append(opened)
-
-    def _shut(self) -> None:
-        with self._lock:
-            for opened in self._sockets:
-                with contextlib.suppress(OSError):  # closed already
-                    # Not SSLSocket's own shutdown, which would change the object under the thread that
-                    # reads from it.
-                    socket.socket.shutdown(opened, socket.SHUT_RDWR)
-
-
-def _session(watch: _Watch) -> requests.Session:
-    """A session whose connections report their sockets to the watch."""
+def _session(watch: Watch) -> requests.Session:
+    """A session whose connections are made under the watch."""
 
     class PlainConnection(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            watch.add(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, watch)
 
     class SecureConnection(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            watch.add(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, watch)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = PlainConnection
@@ -131,7 +95,14 @@ def _session(watch: _Watch) -> requests.Session:
     return session
 
 
-def _get(session: requests.Session, url: str, watch: _Watch) -> requests.Response:
+def _connected(connection: HTTPConnection, watch: Watch) -> socket.socket:
+    try:
+        return connect(connection.host, connection.port, watch)
+    except OSError as error:  # as such urllib3 would take it for one of sending, which it passes over
+        raise NewConnectionError(connection, "no address of the host answers") from error
+
+
+def _get(session: requests.Session, url: str, watch: Watch) -> requests.Response:
     if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise BadRequest("'url' must begin with http:// or https://")
     # Redirects are followed by hand: requests would read a redirect's own body to its end, however large.
@@ -145,20 +116,25 @@ def _get(session: requests.Session, url: str, watch: _Watch) -> requests.Respons
     )
 
 
-def _read_body(response: requests.Response, watch: _Watch, max_bytes: int) -> bytes:
+def _read_body(response: requests.Response, watch: Watch, max_bytes: int, reserve: Reserve) -> bytearray:
     if response.status_code != requests.codes.ok:
         raise BadRequest(f"the server behind 'url' answered with status {response.status_code}")
     too_large = PayloadTooLarge(f"the picture behind 'url' is larger than {max_bytes / 1e6:g} MB")
     announced = response.headers.get("Content-Length", "0")
-    if announced.isdecimal() and int(announced) > max_bytes:
+    reserved = int(announced) if announced.isdecimal() else 0
+    if reserved > max_bytes:
         raise too_large
+    reserve(reserved)
     body = bytearray()
     # read1 returns what has arrived, so that the limits are looked at after every packet and not after
     # every 64 KB.
     while chunk := response.raw.read1(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > max_bytes:
+        if len(body) + len(chunk) > max_bytes:
             raise too_large
+        if len(body) + len(chunk) > reserved:
+            reserve(len(body) + len(chunk) - reserved)
+            reserved = len(body) + len(chunk)
+        body += chunk
         watch.check()
     watch.check()
-    return bytes(body)
+    return body

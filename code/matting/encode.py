@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from matting.accept import ALPHA, CUTOUT, JSON, NPY, PNG, choose
+from matting.accept import ALPHA, CUTOUT, JSON, NPY, PNG, choose, or_any
 from matting.options import Options
 from matting.prediction import Prediction
 from matting.store import store
@@ -42,17 +42,17 @@ def answer(prediction: Prediction, accept: str) -> tuple[bytes, str]:
         stored, or JSON with `save_name` and `saved` where it is not, or is already.
 
     Raises:
-        NotAcceptable: the client accepts none of these.
+        NotAcceptable: the client accepts none of these; what is stored does not ask for that.
     """
-    options = prediction.options.with_accept(accept)
-    chosen = choose(accept, only_json=len(options.outputs) > 1).media_type
-    save = None if prediction.save is None else prediction.save.with_accept(accept)
-    if save is not None:
+    if prediction.save is not None:
+        save, options = prediction.save.with_accept(accept), prediction.options.with_accept(or_any(accept))
         if save.place is None:
             extra = {"save_name": save.name, "saved": False}
             return _json(prediction, options, save.media_type, extra), JSON
         body = encode(prediction, options, options.outputs[0], save.media_type)
         return store(body, save.media_type, save) if save.in_output_fn else (body, save.media_type)
+    options = prediction.options.with_accept(accept)
+    chosen = choose(accept, only_json=len(options.outputs) > 1).media_type
     if chosen == JSON:
         return _json(prediction, options, PNG, {}), JSON
     return encode(prediction, options, options.outputs[0], chosen), chosen

@@ -10,10 +10,13 @@ from typing import Any
 from PIL import ImageColor
 
 from matting.accept import ALPHA, CUTOUT, OUTPUTS, choose
+from matting.shown import shown
 from multigpu_inference.errors import BadRequest
 
 FIELDS = ("output", "background", "max_side")
 MAX_SIDE = 65_535  # pixels: a JPEG's own limit
+_LONGEST_OUTPUT = 100  # characters, or entries: of what is longer, nothing is looked at
+_LONGEST_COLOUR = 100
 _HEX_COLOUR = re.compile(r"#([0-9a-f]{3}|[0-9a-f]{6})", re.IGNORECASE | re.ASCII)
 
 
@@ -59,15 +62,16 @@ class Options:
 
 
 def _outputs(value: Any) -> tuple[str, ...]:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    valid = isinstance(names, Sequence) and all(isinstance(name, str) and name in OUTPUTS for name in names)
+    names: Any = value if isinstance(value, Sequence) and len(value) <= _LONGEST_OUTPUT else ()
+    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    valid = all(isinstance(name, str) and name in OUTPUTS for name in names)
     if not valid or not names or len(set(names)) != len(names):
         raise _refused("output", value, "alpha, cutout and trimap, or a list of several of them")
     return tuple(names)
 
 
 def _colour(value: Any) -> tuple[int, int, int]:
-    text = value.strip().lower() if isinstance(value, str) else ""
+    text = value.strip().lower() if isinstance(value, str) and len(value) <= _LONGEST_COLOUR else ""
     if not _HEX_COLOUR.fullmatch(text) and text not in ImageColor.colormap:
         raise _refused("background", value, "#rgb, #rrggbb and the names of CSS colours")
     red, green, blue = ImageColor.getrgb(text)[:3]
@@ -75,7 +79,7 @@ def _colour(value: Any) -> tuple[int, int, int]:
 
 
 def _max_side(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip(), re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIDE:
         raise _refused("max_side", value, f"whole numbers of pixels from 1 to {MAX_SIDE}")
@@ -83,5 +87,4 @@ def _max_side(value: Any) -> int:
 
 
 def _refused(field: str, value: Any, allowed: str) -> BadRequest:
-    text = repr(value)
-    return BadRequest(f"'{field}' is {text if len(text) <= 60 else f'{text[:60]} …'}: allowed are {allowed}")
+    return BadRequest(f"'{field}' is {shown(value)}: allowed are {allowed}")

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from matting.accept import CUTOUT, JSON
 from matting.decode import decode
-from matting.fetch import PhotoFile, fetch_photo
+from matting.fetch import fetch_photo
 from matting.options import Options
+from matting.photo_file import TYPES, PhotoFile, is_picture_type
 from matting.photo_request import PhotoRequest, read_json
 from matting.pipeline import MAX_PIXELS
 from matting.save import Save
 from matting.settings import Settings
 from multigpu_inference.errors import BadRequest, UnsupportedMediaType
-
-_PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
-_ALSO_SENT_TYPES = ("image/jpg",)  # no registered type, but what a file's ending becomes in many clients
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ def read_photo(body: Any, content_type: str, accept: str | None, settings: Setti
         body: what `fetch_fn` made of the body; or else the body itself, a JPEG, PNG or WebP file or a JSON object,
             bytes-like or text.
         content_type: the request's Content-Type; parameters after `;` are ignored, and a picture's own format counts.
-        accept: the request's Accept header; None where it is not known yet.
+        accept: the request's Accept header; None where it is not known yet. What `fetch_fn` made has seen it already.
         settings: the operator's.
 
     Raises:
@@ -55,10 +53,10 @@ def read_photo(body: Any, content_type: str, accept: str | None, settings: Setti
         BadRequest: the body cannot be read.
         PayloadTooLarge: the picture has too many pixels or bytes.
     """
-    photo = body if isinstance(body, PhotoFile) else _unfetched(body, content_type, settings)
-    options = photo.options if accept is None else photo.options.with_accept(accept)
+    photo = body if isinstance(body, PhotoFile) else _unfetched(body, content_type, accept, settings)
+    options = photo.options
     decoded = decode(
-        photo.data,
+        photo.unpacked(),
         max_photo_pixels=settings.max_photo_pixels,
         max_side=options.max_side,
         enough_pixels=_enough_pixels(options, settings),
@@ -66,16 +64,17 @@ def read_photo(body: Any, content_type: str, accept: str | None, settings: Setti
     return Photo(decoded.pixels, options, decoded.size, photo.save)
 
 
-def _unfetched(body: Any, content_type: str, settings: Settings) -> PhotoFile:
+def _unfetched(body: Any, content_type: str, accept: str | None, settings: Settings) -> PhotoFile:
     """The photo of a body that came past `fetch_fn`: a picture's own bytes, or JSON where nobody calls it."""
-    media_type = (content_type or "").split(";")[0].strip().lower()
-    if media_type in (*_PICTURE_TYPES, *_ALSO_SENT_TYPES):
-        return PhotoFile(np.frombuffer(body.encode() if isinstance(body, str) else body, np.uint8), Options())
-    if media_type != JSON:
-        raise UnsupportedMediaType(f"the content type must be one of {', '.join((*_PICTURE_TYPES, JSON))}")
+    if is_picture_type(content_type):
+        options = Options() if accept is None else Options().with_accept(accept)
+        return PhotoFile(np.frombuffer(body.encode() if isinstance(body, str) else body, np.uint8), options)
+    if content_type.split(";")[0].strip().lower() != JSON:
+        raise UnsupportedMediaType(f"the content type must be one of {', '.join((*TYPES, JSON))}")
     request = read_json(body)
     if not isinstance(request, PhotoRequest):
         raise BadRequest("a list of requests needs the container that this script is written for; send one object")
+    request = request if accept is None else request.with_accept(accept)
     if request.save is not None:
         request = replace(request, save=replace(request.save, in_output_fn=True))
     return fetch_photo(request, settings)

@@ -5,8 +5,6 @@ Read in the fetch process, or in a pool worker where nobody calls `fetch_fn`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import json
 from collections.abc import Mapping
@@ -16,13 +14,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from matting.accept import or_any
 from matting.options import FIELDS, Options
 from matting.s3_location import SCHEME
 from matting.save import Save
+from matting.shown import shown
 from multigpu_inference.errors import BadRequest
 
 MAX_ITEMS = 100  # of a list; more are better sent as several requests
+MAX_URL_LENGTH = 8_000  # characters
 SCHEMES = ("http://", "https://", SCHEME)
+# Of objects, lists and their items in a body. All requests share one process, and to take millions of them apart would
+# keep it from the others for seconds.
+_MAX_PARTS = 10_000
+_LONGEST_NAME = 40  # characters of a field that may be a known one's misspelling
 _KNOWN = ("url", "image", "save_name", *FIELDS)
 
 FileBytes = npt.NDArray[np.uint8]  # of one dimension; not `bytes`, as an array travels between processes without a copy
@@ -36,22 +41,28 @@ class PhotoRequest:
         source: Where the photo is, or its file's bytes.
         options: What is made of it.
         save: What is stored; None: nothing.
+        is_base64: Whether the bytes are the file's base64 and not the file, nor known to be valid.
     """
 
     source: str | FileBytes
     options: Options
     save: Save | None = None
+    is_base64: bool = False
 
     @classmethod
     def from_record(cls, record: Any) -> PhotoRequest:
-        """Read a JSON object.
+        """Read a JSON object; a field that is null counts as left out.
 
         Raises:
             BadRequest: it cannot be read; one line that names the field.
         """
-        if not isinstance(record, dict) or ("image" in record) == ("url" in record):
+        given = {name: value for name, value in record.items() if value is not None} if isinstance(record, dict) else {}
+        if ("image" in given) == ("url" in given):
             raise BadRequest("the JSON body must be an object with either 'image' (base64) or 'url', or a list of such objects")
-        return cls(_source(record), *_wishes(record))
+        _refuse_unknown(record)
+        if "url" in given:
+            return cls(_url(given["url"]), *_wishes(given))
+        return cls(_base64(given["image"]), *_wishes(given), is_base64=True)
 
     @classmethod
     def from_form(cls, fields: Mapping[str, str], body: bytes | bytearray) -> PhotoRequest:
@@ -65,18 +76,22 @@ class PhotoRequest:
             BadRequest: it cannot be read; one line that names the field.
         """
         record = {name: text.strip() for name, text in fields.items() if text.strip()}
-        if len(body) and ("url" in record or "image" in record):
-            raise BadRequest("the form must have either a file or 'url' or 'image' (base64), not several of them")
-        if len(body):
-            return cls(np.frombuffer(body, np.uint8), *_wishes(record))
-        if ("image" in record) == ("url" in record):
-            raise BadRequest("the form must have a file, or a field 'url' or 'image' (base64)")
-        return cls(_source(record), *_wishes(record))
+        if "image" in record:
+            raise BadRequest("a form has no field 'image': send the photo as the form's file")
+        if bool(len(body)) == ("url" in record):
+            raise BadRequest("the form must have either a file or a field 'url'")
+        _refuse_unknown(record)
+        return cls(np.frombuffer(body, np.uint8) if len(body) else _url(record["url"]), *_wishes(record))
 
     def with_accept(self, accept: str) -> PhotoRequest:
-        """The same with what Accept says where the body says nothing; NotAcceptable where nothing can be answered."""
-        save = None if self.save is None else self.save.with_accept(accept)
-        return replace(self, options=self.options.with_accept(accept), save=save)
+        """The same with what Accept says where the body says nothing.
+
+        Raises:
+            NotAcceptable: nothing that the client accepts can be made. The answer to what is stored is always JSON.
+        """
+        if self.save is None:
+            return replace(self, options=self.options.with_accept(accept))
+        return replace(self, options=self.options.with_accept(or_any(accept)), save=self.save.with_accept(accept))
 
 
 Requests: TypeAlias = PhotoRequest | list[PhotoRequest | BadRequest]
@@ -89,7 +104,9 @@ def read_json(body: bytes | bytearray | str) -> Requests:
         BadRequest: the body, or the one request in it, cannot be read.
     """
     try:
-        content: Any = json.loads(body)
+        text = (body if isinstance(body, str) else str(body, "utf-8")).removeprefix("\ufeff")
+        _refuse_many_parts(text)
+        content: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest("the body is not valid JSON") from error
     if not isinstance(content, list):
@@ -99,6 +116,17 @@ def read_json(body: bytes | bytearray | str) -> Requests:
     return [_item(record) for record in content]
 
 
+def _refuse_many_parts(text: str) -> None:
+    parts = 0
+    for mark in "{[,":
+        at = text.find(mark)  # over megabytes of base64 much faster than `count`
+        while at >= 0:
+            parts += 1
+            if parts > _MAX_PARTS:
+                raise BadRequest(f"the body is JSON of more than {_MAX_PARTS} parts: a list has at most {MAX_ITEMS} requests")
+            at = text.find(mark, at + 1)
+
+
 def _item(record: Any) -> PhotoRequest | BadRequest:
     try:
         return PhotoRequest.from_record(record)
@@ -106,27 +134,34 @@ def _item(record: Any) -> PhotoRequest | BadRequest:
         return error
 
 
-def _source(record: Mapping[str, Any]) -> str | FileBytes:
-    field = "image" if "image" in record else "url"
-    value = record[field]
+def _url(value: Any) -> str:
     if not isinstance(value, str):
-        raise BadRequest(f"'{field}' must be a string")
-    if field == "url":
-        if not value.lower().startswith(SCHEMES):
-            raise BadRequest(f"'url' must begin with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}")
-        return value
+        raise BadRequest("'url' must be a string")
+    if len(value) > MAX_URL_LENGTH:
+        raise BadRequest(f"'url' is longer than {MAX_URL_LENGTH} characters")
+    if not value.lower().startswith(SCHEMES):
+        raise BadRequest(f"'url' must begin with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}")
+    return value
+
+
+def _base64(value: Any) -> FileBytes:
+    if not isinstance(value, str):
+        raise BadRequest("'image' must be a string")
     try:
-        return np.frombuffer(base64.b64decode(value, validate=True), np.uint8)
-    except (binascii.Error, ValueError) as error:
+        return np.frombuffer(value.encode("ascii"), np.uint8)
+    except UnicodeEncodeError as error:
         raise BadRequest("'image' is not valid base64") from error
 
 
-def _wishes(record: Mapping[str, Any]) -> tuple[Options, Save | None]:
+def _refuse_unknown(record: Mapping[str, Any]) -> None:
     for name in record:
         if name not in _KNOWN:
-            near = difflib.get_close_matches(name, _KNOWN, n=1)
+            near = difflib.get_close_matches(name, _KNOWN, n=1) if len(name) <= _LONGEST_NAME else []
             allowed = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(_KNOWN)}"
-            raise BadRequest(f"'{name[:60]}' is not a field of a request; {allowed}")
+            raise BadRequest(f"{shown(name)} is not a field of a request; {allowed}")
+
+
+def _wishes(record: Mapping[str, Any]) -> tuple[Options, Save | None]:
     options = Options.from_fields(record)
     save = Save.of_name(record["save_name"]) if "save_name" in record else None
     if save is not None and len(options.outputs) > 1:

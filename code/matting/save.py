@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from matting.accept import JSON, NPY, PNG, WEBP, choose
+from matting.accept import JSON, NPY, PNG, WEBP, choose, or_any
 from matting.s3_location import S3Location
+from matting.shown import shown
 from multigpu_inference.errors import BadRequest
 
 MAX_LENGTH = 200
@@ -46,8 +47,7 @@ class Save:
         """
         allowed = "1 to 200 of the characters A-Z a-z 0-9 . _ - /, no segment empty, . or .."
         if not isinstance(name, str) or not _ALLOWED.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
-            shown = repr(name)
-            raise BadRequest(f"'save_name' is {shown if len(shown) <= 60 else f'{shown[:60]} …'}: allowed are {allowed}")
+            raise BadRequest(f"'save_name' is {shown(name)}: allowed are {allowed}")
         ending = _ending(name)
         if ending in _OTHER_FORMATS:
             possible = "possible are .png, .webp and .npy, or none of them: then Accept's type is added"
@@ -55,10 +55,10 @@ class Save:
         return cls(name, _TYPES.get(ending, ""))
 
     def with_accept(self, accept: str) -> Save:
-        """The same with the type that Accept asks for, PNG where it is JSON, and its ending, where the name has none."""
+        """The same with Accept's type and its ending where the name has none; PNG where that type cannot be stored."""
         if self.media_type:
             return self
-        asked = choose(accept).media_type
+        asked = choose(or_any(accept)).media_type
         media_type = PNG if asked == JSON else asked
         return replace(self, name=self.name + _ENDINGS[media_type], media_type=media_type)
 

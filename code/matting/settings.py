@@ -9,11 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from matting.accept import ANY, choose
 from matting.s3_location import S3Location
-from multigpu_inference.errors import SettingsError
+from multigpu_inference.errors import NotAcceptable, SettingsError
 
 MAX_PHOTO_PIXELS = 50_000_000
-ANY = "*/*"
+MAX_PREFIX_BYTES = 700  # what a `save_name` adds to them still fits into one of S3's keys
 _HIGHEST = 1_000_000_000  # pixels: three bytes of each still fit a GPU
 
 
@@ -46,16 +47,17 @@ class Settings:
             SettingsError: one is not allowed; one line with its name, its value and what is allowed.
         """
         max_photo_pixels = _integer(environ, "MULTIGPU_MAX_PHOTO_PIXELS", 1)
-        output_s3 = _locations(environ, "MULTIGPU_OUTPUT_S3", "one s3://bucket or s3://bucket/prefix")
-        if len(output_s3) > 1:
-            raise _refused(environ, "MULTIGPU_OUTPUT_S3", "one s3://bucket or s3://bucket/prefix")
+        one_place = f"one s3://bucket or s3://bucket/prefix, the prefix of at most {MAX_PREFIX_BYTES} bytes"
+        output_s3 = _locations(environ, "MULTIGPU_OUTPUT_S3", one_place)
+        if len(output_s3) > 1 or any(len(place.key.encode()) > MAX_PREFIX_BYTES for place in output_s3):
+            raise _refused(environ, "MULTIGPU_OUTPUT_S3", one_place)
         return cls(
             max_photo_pixels=MAX_PHOTO_PIXELS if max_photo_pixels is None else max_photo_pixels,
             matting_max_pixels=_integer(environ, "MULTIGPU_MATTING_MAX_PIXELS", 0),
             max_batch_size=_integer(environ, "MULTIGPU_MAX_BATCH_SIZE", 1),
             output_s3=output_s3[0] if output_s3 else None,
             input_s3=_locations(environ, "MULTIGPU_INPUT_S3", "s3://bucket or s3://bucket/prefix, several with spaces between"),
-            default_accept=environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "").strip() or ANY,
+            default_accept=_accept(environ, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
         )
 
     def accept_of(self, header: str | None) -> str:
@@ -78,6 +80,15 @@ def _locations(environ: Mapping[str, str], name: str, allowed: str) -> tuple[S3L
         return tuple(S3Location.parse_prefix(url) for url in environ.get(name, "").split())
     except ValueError:
         raise _refused(environ, name, allowed) from None
+
+
+def _accept(environ: Mapping[str, str], name: str) -> str:
+    accept = environ.get(name, "").strip()
+    try:
+        choose(accept)
+    except NotAcceptable as error:
+        raise _refused(environ, name, f"what can be made; {error}") from None
+    return accept or ANY
 
 
 def _refused(environ: Mapping[str, str], name: str, allowed: str) -> SettingsError:

@@ -87,8 +87,21 @@ def test_json_and_npy_hold_the_same_alpha_as_the_png(matting: Endpoint, photo: b
 
 
 def test_a_photo_in_json(matting: Endpoint, photo: bytes) -> None:
-    answer = matting.invoke({"image": base64.b64encode(photo).decode(), "save_name": "a"}, Accept="image/png")
+    answer = matting.invoke({"image": base64.b64encode(photo).decode()}, Accept="image/png")
     assert answer.content == matting.invoke(photo, "image/jpeg", Accept="image/png").content
+
+
+def test_what_has_a_name_and_no_place_comes_back_in_json(matting: Endpoint, photo: bytes) -> None:
+    """Whatever Accept says, which chooses what is in it."""
+    request = {"image": base64.b64encode(photo).decode(), "save_name": "dir/a"}
+    for accept, ending in (("image/png", "png"), ("application/json", "png"), ("image/webp", "webp"), ("*/*", "png")):
+        answer = matting.invoke(request, Accept=accept)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+        record = answer.json()
+        picture = base64.b64decode(record.pop("alpha"))
+        sizes = {"width": 97, "height": 61, "content_type": f"image/{ending}"}
+        assert record == {**sizes, "save_name": f"dir/a.{ending}", "saved": False}
+        assert picture == matting.invoke(photo, "image/jpeg", Accept=f"image/{ending}").content
 
 
 def test_a_photo_by_url(matting: Endpoint, photo: bytes) -> None:
@@ -104,7 +117,7 @@ def test_a_photo_by_url(matting: Endpoint, photo: bytes) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        answer = matting.invoke({"url": f"http://127.0.0.1:{server.server_port}/a.jpg", "save_name": "a"})
+        answer = matting.invoke({"url": f"http://127.0.0.1:{server.server_port}/a.jpg"})
         server.shutdown()
         thread.join()
     assert opened(answer.content).size == (97, 61)

@@ -7,19 +7,16 @@ import boto3
 import botocore.session
 import pytest
 from botocore.loaders import Loader, create_loader
-from moto.server import ThreadedMotoServer
 
 import matting.s3
+from s3_site import CREDENTIALS, running_s3
 
 
 @pytest.fixture(scope="session")
 def s3_site() -> Iterator[str]:
     """A server that does what S3 does."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_s3() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +28,7 @@ def loader() -> Loader:
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> pytest.MonkeyPatch:
     """An environment with credentials, in which nothing reaches AWS, and no client from another test."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/nowhere",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
-    }.items():
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(matting.s3, "_made", None)
     monkeypatch.setattr(botocore.session, "create_loader", lambda *_: loader)

@@ -26,7 +26,7 @@ from matting.options import Options
 from matting.photo import Photo
 from multigpu_inference import Bulk, ReplicaSet
 from multigpu_inference.engine import codec
-from multigpu_inference.errors import ServingError, SettingsError
+from multigpu_inference.errors import DeadlineExceeded, ServingError, SettingsError
 from multigpu_inference.user_module import Context
 
 PHOTO = Path(__file__).resolve().parents[3] / "demo" / "photos" / "chick.jpg"
@@ -245,7 +245,41 @@ def test_in_a_notebook_input_fn_fetches_and_output_fn_stores(
     assert s3.get_object(Bucket="photos", Key="a.webp")["ContentType"] == "image/webp"
 
 
-@pytest.mark.parametrize("name", ["MULTIGPU_OUTPUT_S3", "MULTIGPU_INPUT_S3", "MULTIGPU_MAX_PHOTO_PIXELS"])
+@pytest.mark.usefixtures("in_process")
+def test_a_list_is_answered_in_json_whatever_its_request_accepts(script: ModuleType, model: Any) -> None:
+    body = json.dumps([record_of(output=["alpha", "trimap"])])
+    for accept in ("image/png", "video/mp4"):
+        ((answer, content_type),) = serve(script, model, body, "application/json", accept)
+        assert content_type == "application/json"
+        assert {"alpha", "trimap"} <= set(json.loads(answer))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_is_stored_needs_no_accept(script: ModuleType, model: Any, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTIGPU_OUTPUT_S3", "s3://photos")
+    answer, _ = serve(script, model, json.dumps(record_of(save_name="a")), "application/json", "video/mp4")
+    assert json.loads(answer)["location"] == "s3://photos/a.png"
+    assert s3.get_object(Bucket="photos", Key="a.png")["ContentType"] == "image/png"
+
+
+def test_nothing_is_fetched_for_whom_there_is_no_time_left(script: ModuleType) -> None:
+    context = Context(seconds_left=lambda: 0.0)
+    with pytest.raises(DeadlineExceeded):
+        script.fetch_fn('{"url": "http://127.0.0.1:1/"}', "application/json", context)
+    bulk = script.fetch_fn('[{"url": "http://127.0.0.1:1/"}]', "application/json", context)
+    assert [type(item) for item in bulk.items] == [DeadlineExceeded]
+
+
+def test_in_a_notebook_a_list_is_refused(script: ModuleType) -> None:
+    with pytest.raises(ServingError, match="a list of requests needs the container") as error:
+        script.input_fn("[{}]", "application/json")
+    assert error.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MULTIGPU_OUTPUT_S3", "MULTIGPU_INPUT_S3", "MULTIGPU_MAX_PHOTO_PIXELS", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"],
+)
 def test_a_bad_setting_stops_the_start(script: ModuleType, model_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "bucket/prefix")
     with pytest.raises(SettingsError, match=f"^{name}='bucket/prefix': allowed is "):

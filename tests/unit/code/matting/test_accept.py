@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from matting.accept import choose
+from matting.accept import choose, or_any
 from multigpu_inference.errors import NotAcceptable
 
 
@@ -40,6 +40,11 @@ def test_chooses(accept: str, media_type: str, output: str) -> None:
 def test_nothing_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=r"image/png.*image/webp.*application/json"):
         choose(accept)
+
+
+@pytest.mark.parametrize(("accept", "instead"), [("image/webp;cutout", "image/webp;cutout"), ("video/mp4", "*/*"), ("", "")])
+def test_what_can_be_made_of_nothing_that_is_accepted(accept: str, instead: str) -> None:
+    assert or_any(accept) == instead
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "application/json", "image/png, application/*;q=0.1"])

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+import json
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from matting.decode import decode, fit
@@ -48,7 +49,6 @@ def test_reads_a_file(format_: str) -> None:
     [
         b"",
         b"hello",
-        b"\x89PNG\r\n\x1a\n",
         file_of(corners(), "GIF"),
         file_of(corners(), "BMP"),
         file_of(corners(), "TIFF"),
@@ -60,6 +60,13 @@ def test_reads_a_file(format_: str) -> None:
 def test_other_files_are_refused(data: bytes) -> None:
     with pytest.raises(BadRequest, match="not a JPEG, PNG or WebP file"):
         decode(data)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("length", [16, 24])
+def test_a_file_that_begins_as_one_is_told_to_be_broken(format_: str, length: int) -> None:
+    with pytest.raises(BadRequest, match="cannot be decoded: its file is broken, cut off or of a rare kind"):
+        decode(file_of(corners(), format_)[:length])
 
 
 def test_only_the_picture_counts_of_a_file_that_is_something_else_too() -> None:
@@ -89,6 +96,37 @@ def test_damaged_files_are_pictures_or_refused(format_: str) -> None:
         except (BadRequest, PayloadTooLarge):  # and nothing else
             refused += 1
     assert refused
+
+
+def test_what_is_usual_of_broken_files_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    for data in (b"hello", file_of(corners())[:24], file_of(corners(), "JPEG")[:300]):
+        with pytest.raises(BadRequest):
+            decode(data)
+    assert capfd.readouterr().out == ""
+
+
+def test_an_unusual_error_is_logged_and_still_the_files_fault(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, TypeError("a fault of ours"))
+    with pytest.raises(BadRequest, match="cannot be decoded"):
+        decode(file_of(corners()))
+    event = json.loads(capfd.readouterr().out)
+    assert (event["event"], event["error"], event["message"]) == ("photo_not_decoded", "TypeError", "a fault of ours")
+    assert "Traceback" in event["trace"]
+
+
+def test_too_little_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, MemoryError())
+    with pytest.raises(MemoryError):
+        decode(file_of(corners()))
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def load(_: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 5_001), (100_000, 100_000)])

@@ -7,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from matting import watch
 from matting.download import download
-from multigpu_inference.errors import BadRequest, PayloadTooLarge
+from multigpu_inference.errors import BadRequest, DeadlineExceeded, PayloadTooLarge
 
 BODY = b"picture" * 1000
 SLOW_S = 0.05  # between bytes: under any read's own time limit
@@ -33,11 +34,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_chunked(self, _: str) -> None:
         self.send_response(200)
+        self.answer_chunks()
+
+    def answer_chunks(self) -> None:
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for part in (BODY[:10], BODY[10:]):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
         self.wfile.write(b"0\r\n\r\n")
+
+    def answer_lying(self, _: str) -> None:
+        """Chunks, whatever the length says."""
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.answer_chunks()
 
     def answer_unannounced(self, _: str) -> None:
         self.send_response(200)
@@ -59,6 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(302)
         self.send_header("Location", "file:///etc/hostname")
         self.end_headers()
+
+    def answer_silence(self, _: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b".")
+        self.rfile.read(1)  # until the client hangs up
 
     def answer_slow_body(self, _: str) -> None:
         self.send_response(200)
@@ -142,4 +158,42 @@ def test_unusable_urls(url: str) -> None:
 
 def test_leaves_no_thread_behind(site: str) -> None:
     download(f"{site}/picture")
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("watch", "look-up")]
+
+
+@pytest.mark.parametrize("path", ["slow_body", "slow_headers", "silence"])
+def test_ends_where_nobody_waits_any_more(site: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.02)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="no time left"):
+        download(f"{site}/{path}", seconds_left=lambda: 9.0 if time.monotonic() < began + 0.2 else 0.0)
+    assert time.monotonic() - began < 2
+
+
+def test_nothing_is_begun_where_nobody_waits() -> None:
+    with pytest.raises(DeadlineExceeded):
+        download("http://127.0.0.1:1/", seconds_left=lambda: 0.0)
+
+
+@pytest.mark.parametrize(("path", "reserved"), [("picture", [len(BODY)]), ("redirect/1", [len(BODY)])])
+def test_announced_bytes_are_reserved_before_they_come(site: str, path: str, reserved: list[int]) -> None:
+    asked: list[int] = []
+    download(f"{site}/{path}", reserve=asked.append)
+    assert asked == reserved
+
+
+@pytest.mark.parametrize("path", ["chunked", "unannounced", "lying"])
+def test_others_are_reserved_as_they_come(site: str, path: str) -> None:
+    asked: list[int] = []
+    assert download(f"{site}/{path}", reserve=asked.append) == BODY
+    assert sum(asked) == len(BODY)
+
+
+def test_where_there_is_no_room_nothing_is_read(site: str) -> None:
+    def reserve(count: int) -> None:
+        if count:
+            raise PayloadTooLarge("no room")
+
+    for path in ("picture", "unannounced"):
+        with pytest.raises(PayloadTooLarge, match="no room"):
+            download(f"{site}/{path}", reserve=reserve)

@@ -166,6 +166,7 @@ def test_a_picture_too_large_for_webp(prediction: Prediction) -> None:
         ("a", "*/*", "a.png", "image/png"),
         ("a", "image/webp", "a.webp", "image/webp"),
         ("a.npy", "application/json", "a.npy", "application/x-npy"),
+        ("a", "video/mp4", "a.png", "image/png"),
     ],
 )
 def test_a_name_without_a_place_is_answered_with_the_file(
@@ -185,6 +186,7 @@ def test_a_name_without_a_place_is_answered_with_the_file(
         ("a", "application/json", "image/png"),
         ("a.webp", "image/png", "image/webp"),
         ("a", "application/x-npy", "application/x-npy"),
+        ("a", "video/mp4", "image/png"),
     ],
 )
 def test_what_store_fn_will_store_is_the_file(prediction: Prediction, name: str, accept: str, media_type: str) -> None:

@@ -10,13 +10,24 @@ import numpy as np
 import pytest
 
 from matting import fetch
-from matting.fetch import PhotoFile, fetch_body
+from matting.fetch import fetch_body
 from matting.options import Options
+from matting.photo_file import PhotoFile
+from matting.room import Reserve, Room, unbounded
 from matting.s3_location import S3Location
 from matting.save import Save
 from matting.settings import Settings
+from matting.watch import SecondsLeft, forever, refuse_if_late
 from multigpu_inference import Bulk, Fetched
-from multigpu_inference.errors import BadRequest, NotAcceptable, PayloadTooLarge, ServingError
+from multigpu_inference.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    NotAcceptable,
+    PayloadTooLarge,
+    ServingError,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 URL = "http://example.com/a.jpg"
 JSON, FORM = "application/json", "multipart/form-data"
@@ -28,8 +39,10 @@ def site(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands in for the world: an address is its own content. What was asked of it, in order."""
     asked: list[str] = []
 
-    def download(url: str) -> bytes:
+    def download(url: str, *, seconds_left: SecondsLeft = forever, reserve: Reserve = unbounded) -> bytes:
+        refuse_if_late(seconds_left)
         asked.append(url)
+        reserve(len(url))
         return url.encode()
 
     monkeypatch.setattr(fetch, "download", download)
@@ -61,7 +74,8 @@ def test_downloads() -> None:
 
 
 def test_takes_base64() -> None:
-    assert one(json.dumps({"image": base64.b64encode(b"picture").decode()})).data.data.tobytes() == b"picture"
+    file = one(json.dumps({"image": base64.b64encode(b"picture").decode()})).data
+    assert (file.is_base64, file.data.tobytes(), file.unpacked()) == (True, base64.b64encode(b"picture"), b"picture")
 
 
 def test_reads_from_s3(s3: Any) -> None:
@@ -103,6 +117,7 @@ def test_without_a_place_nothing_is_stored() -> None:
         ({"save_name": "a", "output": ["alpha", "trimap"]}, "*/*", BadRequest),
         ({"output": ["alpha", "trimap"]}, "image/png", NotAcceptable),
         ({}, "text/html", NotAcceptable),
+        ({"output": ["alpha", "trimap"]}, "video/mp4", NotAcceptable),
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_anything_is_fetched(
@@ -111,6 +126,17 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_fetched(
     with pytest.raises(error):
         one(record(**fields), accept=accept)
     assert site == []
+
+
+def test_what_is_stored_needs_no_accept() -> None:
+    fetched = one(record(save_name="a"), accept="video/mp4", settings=Settings(output_s3=PLACE))
+    assert fetched.store == Save("a.png", "image/png", PLACE)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/pdf", JSON, ""])
+def test_a_forms_file_of_another_type_is_refused_as_it_is_without_fields(content_type: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=r"form's file must have .* image/jpeg"):
+        one(bytearray(b"picture"), content_type, {"output": "trimap"})
 
 
 def test_a_form_with_a_file() -> None:
@@ -124,7 +150,8 @@ def test_a_form_with_a_url_alone(body: str, content_type: str) -> None:
 
 
 def test_a_form_with_json_alone() -> None:
-    assert one(record(max_side=3), JSON, {"request": record(max_side=3)}).data.options.max_side == 3
+    for body in (record(max_side=3), bytearray(record(max_side=3), "ascii")):
+        assert one(body, JSON, {"request": record(max_side=3)}).data.options.max_side == 3
 
 
 def test_a_list_is_fetched_in_order_with_its_errors() -> None:
@@ -141,13 +168,89 @@ def test_a_list_is_fetched_in_order_with_its_errors() -> None:
     assert {item.store for item in fetched} == {Save("a.png", "image/png", PLACE)}
 
 
-def test_a_lists_pictures_are_bounded_together(monkeypatch: pytest.MonkeyPatch, site: list[str]) -> None:
-    monkeypatch.setattr(fetch, "MAX_LIST_BYTES", 2 * len(URL) + 1)
-    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
-    bulk = fetch_body(json.dumps([{"url": URL}] * 5), JSON, {}, "*/*", Settings())
+def fetch_list(items: list[Any], seconds_left: SecondsLeft = forever, accept: str = "*/*") -> list[Any]:
+    bulk = fetch_body(json.dumps(items), JSON, {}, accept, Settings(), seconds_left)
     assert isinstance(bulk, Bulk)
-    assert [type(item) for item in bulk.items] == [Fetched] * 2 + [PayloadTooLarge] * 3
-    assert len(site) == 3  # the third was too much, and the others were not tried
+    return list(bulk.items)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "video/mp4"])
+def test_a_list_is_json_whatever_is_accepted(accept: str) -> None:
+    (item,) = fetch_list([{"url": URL, "output": ["alpha", "trimap"]}], accept=accept)
+    assert item.data.options.outputs == ("alpha", "trimap")
+
+
+def test_a_lists_pictures_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "MAX_LIST_BYTES", 100)
+    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
+    items = fetch_list([{"url": "http://a/".ljust(length, "b")} for length in (60, 50, 40, 20)] + [{"image": "A" * 8}])
+    # One that does not fit takes nothing from those that do.
+    assert [type(item) for item in items] == [Fetched, PayloadTooLarge, Fetched, PayloadTooLarge, PayloadTooLarge]
+    assert str(items[1]) == "the list's pictures are larger than 0.0001 MB together"
+
+
+def test_all_lists_together_are_bounded_while_they_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
+    room = Room(50, lambda: Unavailable("too many"))
+    monkeypatch.setattr(fetch, "_lists_room", room)
+    for _ in range(3):  # what one has taken is there for the next
+        items = fetch_list([{"url": URL}] * 3)
+        assert [type(item) for item in items] == [Fetched, Fetched, Unavailable]
+    room.take(50)
+    assert [type(item) for item in fetch_list([{"url": URL}])] == [Unavailable]
+
+
+def test_the_bound_of_all_lists_is_for_more_than_one_of_them() -> None:
+    assert fetch.MAX_LISTS_BYTES >= 2 * fetch.MAX_LIST_BYTES
+
+
+def test_what_of_a_list_is_not_there_in_time_is_so_in_its_place(monkeypatch: pytest.MonkeyPatch, site: list[str]) -> None:
+    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
+    packed = {"image": base64.b64encode(b"picture").decode()}
+    items = fetch_list([{"url": URL}] * 4 + [packed], lambda: 1.0 if len(site) < 2 else 0.0)
+    assert [type(item) for item in items] == [Fetched, Fetched, DeadlineExceeded, DeadlineExceeded, Fetched]
+    assert len(site) == 2  # nothing more is begun
+
+
+def test_a_list_leaves_time_for_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(fetch, "time", type("Clock", (), {"monotonic": staticmethod(lambda: clock[0])}))
+    monkeypatch.setattr(fetch, "_FETCHES_AT_A_TIME", 1)
+
+    def seconds_left() -> float:
+        return 1040.0 - clock[0]
+
+    def download(url: str, *, seconds_left: SecondsLeft, **_: Any) -> bytes:
+        refuse_if_late(seconds_left)
+        clock[0] += 5.0
+        return url.encode()
+
+    monkeypatch.setattr(fetch, "download", download)
+    items = fetch_list([{"url": URL}] * 8, seconds_left)  # of 40 s 20 are for fetching
+    assert [type(item) for item in items] == [Fetched] * 4 + [DeadlineExceeded] * 4
+
+
+def test_a_single_photo_has_all_the_time_of_its_request(site: list[str]) -> None:
+    with pytest.raises(DeadlineExceeded):
+        fetch_body(record(), JSON, {}, "*/*", Settings(), lambda: 0.0)
+    assert site == []
+
+
+def test_an_items_unexpected_error_is_logged_and_its_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def download(url: str, **_: Any) -> bytes:
+        if url.endswith("1"):
+            raise KeyError("of ours")
+        return url.encode()
+
+    monkeypatch.setattr(fetch, "download", download)
+    items = fetch_list([{"url": f"{URL}/{number}"} for number in range(3)])
+    assert [type(item) for item in items] == [Fetched, ServingError, Fetched]
+    assert (items[1].status, "of ours" in items[1].message) == (500, False)
+    (line,) = capfd.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["error"], "of ours" in event["trace"]) == ("list_item_failed", "KeyError", True)
 
 
 def test_a_photo_travels_without_a_copy() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -37,6 +38,18 @@ def test_bad_values_name_the_field_the_value_and_what_is_allowed(field: str, val
         Options.from_fields({field: value})
     assert repr(value)[:60] in str(error.value)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["alpha," * 5_000_000, ["alpha"] * 1_000_000, "#" * 20_000_000, {"a": "b" * 20_000_000}])
+@pytest.mark.parametrize("field", ["output", "background", "max_side"])
+def test_of_long_values_little_is_looked_at(field: str, value: Any) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match=rf"^'{field}' is .+: allowed are "):
+            Options.from_fields({field: value})
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("colour", ["#ff", "#ffff", "#gggggg", "#ff00ff80", "rgb(1,2,3)", "transparent", "#f0f\n#"])

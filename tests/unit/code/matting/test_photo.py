@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from matting import fetch
-from matting.fetch import PhotoFile
 from matting.options import Options
 from matting.photo import Photo, read_photo
+from matting.photo_file import PhotoFile
 from matting.pipeline import MAX_PIXELS
 from matting.s3_location import S3Location
 from matting.save import Save
@@ -39,6 +39,8 @@ def read(body: Any, content_type: str = "image/png", accept: str | None = None, 
         ("application/x-image", "JPEG"),
         ("application/octet-stream", "PNG"),
         ("IMAGE/JPEG; q=1", "JPEG"),
+        ("image/gif", "WEBP"),  # any image type: what counts is the file
+        ("image/svg+xml", "PNG"),
         ("image/jpeg", "PNG"),
     ],
 )
@@ -49,7 +51,7 @@ def test_reads_a_pictures_bytes(content_type: str, format_: str) -> None:
     assert (photo.pixels[2, 2].int() - torch.tensor([255, 0, 0])).abs().max() < 12
 
 
-@pytest.mark.parametrize("content_type", ["", "text/csv", "image/gif", "image", "multipart/form-data"])
+@pytest.mark.parametrize("content_type", ["", "text/csv", "text/plain", "video/mp4", "image", "multipart/form-data"])
 def test_unsupported_content_type(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match=r"image/jpeg.*application/json"):
         read(file_of(corners()), content_type)
@@ -68,6 +70,18 @@ def test_reads_what_fetch_fn_made() -> None:
     assert (photo.options, photo.save) == (file.options, Save("a"))
 
 
+@pytest.mark.parametrize("accept", ["image/png", "video/mp4"])
+def test_accept_is_not_asked_again_of_what_was_fetched(accept: str) -> None:
+    """An item of a list is answered in JSON, whatever the list's request accepts."""
+    file = PhotoFile(np.frombuffer(file_of(corners()), np.uint8), Options(("alpha", "trimap")))
+    assert read(file, "application/json", accept).options == file.options
+
+
+def test_takes_base64_that_fetch_fn_has_left_as_it_is() -> None:
+    packed = np.frombuffer(base64.b64encode(file_of(corners())), np.uint8)
+    assert torch.equal(read(PhotoFile(packed, Options(("alpha",)), is_base64=True), "application/json").pixels, CORNERS)
+
+
 def test_accept_decides_on_the_output_where_it_is_known() -> None:
     assert read(file_of(corners()), accept="image/png;cutout").options.outputs == ("cutout",)
     assert read(file_of(corners())).options.outputs == ()
@@ -76,6 +90,9 @@ def test_accept_decides_on_the_output_where_it_is_known() -> None:
 def test_what_cannot_be_answered_is_refused() -> None:
     with pytest.raises(NotAcceptable):
         read(file_of(corners()), accept="text/html")
+    packed = base64.b64encode(file_of(corners())).decode()
+    with pytest.raises(NotAcceptable, match="several outputs"):
+        read(json.dumps({"image": packed, "output": "alpha,trimap"}), "application/json", "image/png")
 
 
 def test_the_operators_limit_of_pixels() -> None:
@@ -117,7 +134,7 @@ def test_where_nobody_calls_fetch_fn_json_is_read_here() -> None:
 
 def test_where_nobody_calls_fetch_fn_a_url_is_fetched_here(monkeypatch: pytest.MonkeyPatch) -> None:
     site = {"http://example.com/a.png": file_of(corners())}
-    monkeypatch.setattr(fetch, "download", site.__getitem__)
+    monkeypatch.setattr(fetch, "download", lambda url, **_: site[url])
     assert torch.equal(read(b'{"url": "http://example.com/a.png"}', "application/json").pixels, CORNERS)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 from typing import Any
 
@@ -31,7 +32,20 @@ def test_reads_a_url_with_everything() -> None:
 def test_reads_base64() -> None:
     request = read({"image": base64.b64encode(b"picture").decode()})
     assert isinstance(request.source, np.ndarray)
-    assert (request.source.tobytes(), request.options, request.save) == (b"picture", Options(), None)
+    assert (base64.b64decode(request.source.tobytes()), request.is_base64) == (b"picture", True)  # it is left to the pool
+    assert (request.options, request.save) == (Options(), None)
+
+
+def test_null_is_left_out() -> None:
+    request = read({"url": URL, "image": None, "save_name": None, "output": None, "background": None, "max_side": None})
+    assert (request.source, request.options, request.save) == (URL, Options(), None)
+
+
+@pytest.mark.parametrize("body", ['\ufeff{"url": "http://a"}', b'\xef\xbb\xbf{"url": "http://a"}'])
+def test_a_byte_order_mark_is_no_part_of_it(body: str | bytes) -> None:
+    request = read_json(body)
+    assert isinstance(request, PhotoRequest)
+    assert request.source == "http://a"
 
 
 @pytest.mark.parametrize(
@@ -39,16 +53,23 @@ def test_reads_base64() -> None:
     [
         (b"", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 9_999, "not valid JSON"),
+        (b"[" * 10_001, "more than 10000 parts: a list has at most 100 requests"),
+        (b"[" + b"{}" * 10_000, "more than 10000 parts"),
+        (b"[1" + b",1" * 10_000 + b"]", "more than 10000 parts"),
         (b'{"max_side": ' + b"1" * 5000 + b"}", "not valid JSON"),
         (b"3", "an object with either 'image'"),
         (b"{}", "an object with either 'image'"),
         (b'{"image": "", "url": ""}', "an object with either 'image'"),
         (b'{"image": 3}', "'image' must be a string"),
-        (b'{"url": null}', "'url' must be a string"),
+        (b'{"url": null}', "an object with either 'image'"),
+        (b'{"url": 3}', "'url' must be a string"),
+        (b'{"url": "http://' + b"a" * 8_000 + b'"}', "'url' is longer than 8000 characters"),
+        (b'{"url": "http://a", "zzz": null}', "'zzz' is not a field"),
+        (b'{"url": "http://a", "\\nfoo": 1}', r"^'\\nfoo' is not a field of a request; known are"),
+        (b'{"url": "http://a", "' + b"save_name" * 5 + b'": 1}', "' is not a field of a request; known are"),
         (b'{"url": ""}', "'url' must begin with http://, https:// or s3://"),
         (b'{"url": "ftp://a/b"}', "'url' must begin with http://, https:// or s3://"),
-        (b'{"image": "@@@@"}', "not valid base64"),
         ('{"image": "é"}'.encode(), "not valid base64"),
         (b'{"url": "http://a", "saveName": "a"}', r"'saveName' is not a field of a request; did you mean 'save_name'\?"),
         (b'{"url": "http://a", "outputs": "a"}', r"did you mean 'output'\?"),
@@ -84,19 +105,29 @@ def test_a_form_without_a_file() -> None:
     assert (request.source, request.options) == (URL, Options(("alpha", "cutout"), (255, 0, 0)))
 
 
-def test_a_form_with_base64() -> None:
-    request = PhotoRequest.from_form({"image": base64.b64encode(b"picture").decode()}, b"")
-    assert isinstance(request.source, np.ndarray)
-    assert request.source.tobytes() == b"picture"
+def test_a_long_name_is_not_compared_with_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds of the one process that all requests share."""
+    compared: list[str] = []
+
+    def compare(name: str, *_: Any, **__: Any) -> list[str]:
+        compared.append(name)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", compare)
+    for length in (40, 41, 1_000_000):
+        with pytest.raises(BadRequest, match="is not a field") as error:
+            read({"url": URL, "x" * length: 1})
+        assert len(str(error.value)) < 200
+    assert [len(name) for name in compared] == [40]
 
 
 @pytest.mark.parametrize(
     ("fields", "body", "message"),
     [
-        ({"url": URL}, b"picture", "either a file or 'url'"),
-        ({"image": "AAAA"}, b"picture", "either a file or 'url'"),
-        ({"output": "alpha"}, b"", "must have a file"),
-        ({"url": URL, "image": "AAAA"}, b"", "must have a file"),
+        ({"url": URL}, b"picture", "either a file or a field 'url'"),
+        ({"image": "AAAA"}, b"picture", "no field 'image': send the photo as the form's file"),
+        ({"image": "AAAA"}, b"", "no field 'image': send the photo as the form's file"),
+        ({"output": "alpha"}, b"", "either a file or a field 'url'"),
         ({"colour": "red"}, b"picture", "'colour' is not a field"),
         ({"max_side": "big"}, b"picture", "'max_side' is 'big'"),
     ],
@@ -110,6 +141,12 @@ def test_accept_completes_a_request() -> None:
     request = read({"url": URL, "save_name": "a"}).with_accept("image/webp;cutout")
     assert request.options.outputs == ("cutout",)
     assert request.save == Save("a.webp", "image/webp")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "video/mp4"])
+def test_what_is_stored_is_answered_in_json_whatever_is_accepted(accept: str) -> None:
+    request = read({"url": URL, "save_name": "a"}).with_accept(accept)
+    assert (request.options.outputs, request.save) == (("alpha",), Save("a.png", "image/png"))
 
 
 def test_what_cannot_be_answered_is_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 import matting.s3
 from matting.s3 import get_object, put_object
 from matting.s3_location import S3Location
-from multigpu_inference.errors import BadRequest, PayloadTooLarge, ServingError, Unavailable
+from multigpu_inference.errors import BadRequest, DeadlineExceeded, PayloadTooLarge, ServingError, Unavailable
 
 BODY = b"picture" * 100_000  # more than one chunk
 
@@ -68,6 +68,32 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"short")
             self.close_connection = True
+        elif name == "begun":  # and no more
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"short")
+            self.close_connection = True
+            stopped.wait(20)
+        elif name == "mute":
+            self.close_connection = True
+            stopped.wait(20)
+        elif name == "late":
+            stopped.wait(0.3)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"whole")
+        elif name == "dripping":
+            self.send_response(200)
+            self.send_header("Content-Length", "3000000")
+            self.end_headers()
+            self.close_connection = True
+            try:
+                while not stopped.wait(0.02):
+                    self.wfile.write(b".")
+            except OSError:
+                return
         elif name == "silent":
             self.send_response(200)
             self.send_header("Content-Length", "101")
@@ -162,10 +188,52 @@ def test_writing_fails(key: str, kind: type[ServingError]) -> None:
     assert kind_of(error) == (kind, key.partition("-")[2])
 
 
+@pytest.mark.parametrize("key", ["slow", "dripping"])
 @pytest.mark.usefixtures("faults")
-def test_a_body_that_comes_slowly_is_given_up() -> None:
-    with pytest.raises(BadRequest, match=r"longer than 0\.05 s"):
-        get_object(S3Location("photos", "slow"), timeout_s=0.05)
+def test_a_body_that_comes_slowly_is_given_up_and_may_be_asked_for_again(key: str) -> None:
+    with pytest.raises(Unavailable, match=r"longer than 0\.05 s"):
+        get_object(S3Location("photos", key), timeout_s=0.05)
+
+
+@pytest.mark.parametrize("key", ["begun", "mute"])
+@pytest.mark.usefixtures("faults")
+def test_silence_is_given_up(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matting.s3, "_READ_TIMEOUT_S", 0.2)
+    with pytest.raises(Unavailable, match="now: S3 does not answer in time"):
+        get_object(S3Location("photos", key))
+
+
+@pytest.mark.usefixtures("faults")
+def test_the_time_for_the_bytes_begins_with_the_answer() -> None:
+    assert get_object(S3Location("photos", "late"), timeout_s=0.2) == b"whole"
+
+
+@pytest.mark.usefixtures("faults")
+def test_ends_where_nobody_waits_any_more() -> None:
+    left = iter([1.0, 1.0])
+    with pytest.raises(DeadlineExceeded):
+        get_object(S3Location("photos", "dripping"), seconds_left=lambda: next(left, 0.0))
+
+
+def test_nothing_is_begun_where_nobody_waits(aws: pytest.MonkeyPatch) -> None:
+    aws.setattr(matting.s3, "_client", lambda: pytest.fail("it was asked"))
+    with pytest.raises(DeadlineExceeded):
+        get_object(S3Location("photos", "a"), seconds_left=lambda: 0.0)
+
+
+def test_bytes_are_reserved_before_they_come(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="a", Body=BODY)
+    asked: list[int] = []
+    get_object(S3Location("photos", "a"), reserve=asked.append)
+    assert asked == [len(BODY)]
+
+
+@pytest.mark.usefixtures("faults")
+def test_what_s3_says_is_the_cause() -> None:
+    """Where the log finds it."""
+    with pytest.raises(ServingError) as error:
+        put_object(S3Location("photos", "403-AccessDenied"), b"picture", "image/png")
+    assert "123456789012" in str(error.value.__cause__)
 
 
 @pytest.mark.usefixtures("faults")

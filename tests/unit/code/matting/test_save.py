@@ -17,6 +17,8 @@ from multigpu_inference.errors import BadRequest
         ("cat", "image/webp", "cat.webp", "image/webp"),
         ("cat", "application/x-npy", "cat.npy", "application/x-npy"),
         ("cat", "application/json", "cat.png", "image/png"),
+        ("cat", "video/mp4", "cat.png", "image/png"),
+        ("cat.webp", "video/mp4", "cat.webp", "image/webp"),
         ("a/b-c_d/cat.png", "image/webp", "a/b-c_d/cat.png", "image/png"),
         ("cat.WEBP", "", "cat.WEBP", "image/webp"),
         ("cat.npy", "image/png", "cat.npy", "application/x-npy"),

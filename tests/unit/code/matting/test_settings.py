@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from matting.s3_location import S3Location
+from matting.save import Save
 from matting.settings import Settings
 from multigpu_inference.errors import SettingsError
+
+ONE_PLACE = "one s3://bucket or s3://bucket/prefix, the prefix of at most 700 bytes"
+CAN_BE_MADE = (
+    "what can be made; answers are made as "
+    "image/png, image/png;cutout, image/png;trimap, image/webp, application/json or application/x-npy"
+)
 
 
 def test_nothing_set() -> None:
@@ -32,9 +41,12 @@ def test_everything_set() -> None:
         ("MULTIGPU_MAX_PHOTO_PIXELS", "1000000001", "a whole number from 1 to 1000000000"),
         ("MULTIGPU_MATTING_MAX_PIXELS", "-1", "a whole number from 0 to 1000000000"),
         ("MULTIGPU_MAX_BATCH_SIZE", "0", "a whole number from 1 to 1000000000"),
-        ("MULTIGPU_OUTPUT_S3", "results", "one s3://bucket or s3://bucket/prefix"),
-        ("MULTIGPU_OUTPUT_S3", "s3://results/a s3://results/b", "one s3://bucket or s3://bucket/prefix"),
-        ("MULTIGPU_OUTPUT_S3", "s3://results/../a", "one s3://bucket or s3://bucket/prefix"),
+        ("MULTIGPU_OUTPUT_S3", "results", ONE_PLACE),
+        ("MULTIGPU_OUTPUT_S3", "s3://results/a s3://results/b", ONE_PLACE),
+        ("MULTIGPU_OUTPUT_S3", "s3://results/../a", ONE_PLACE),
+        ("MULTIGPU_OUTPUT_S3", "s3://results/" + "ü" * 350 + "a", ONE_PLACE),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv", CAN_BE_MADE),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png;q=0", CAN_BE_MADE),
         ("MULTIGPU_INPUT_S3", "s3://photos,s3://others", "s3://bucket or s3://bucket/prefix, several with spaces between"),
     ],
 )
@@ -42,6 +54,12 @@ def test_a_bad_value_is_one_line_that_names_it(name: str, value: str, allowed: s
     with pytest.raises(SettingsError) as error:
         Settings.from_env({name: value})
     assert str(error.value) == f"{name}={value!r}: allowed is {allowed}"
+
+
+def test_the_longest_name_fits_below_the_longest_prefix() -> None:
+    place = Settings.from_env({"MULTIGPU_OUTPUT_S3": "s3://results/" + "a" * 700}).output_s3
+    location = replace(Save.of_name("b" * 200).with_accept("image/webp"), place=place).location
+    assert S3Location.parse(str(location)) == location
 
 
 @pytest.mark.parametrize(
