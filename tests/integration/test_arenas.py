@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from integration.endpoint import Endpoint
+from integration.kinds import once_is_enough
 from multigpu_inference.config import HTTP
 from support import wait_until
 
@@ -104,6 +105,7 @@ def at_rest(endpoint: Endpoint) -> bool:
     return len(pool) == 3 and len(replicas) == 2 and len(all_arenas(endpoint)) <= FRONT_END_WORKERS
 
 
+@once_is_enough
 @pytest.mark.timeout(240)
 def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(endpoint: Endpoint, kind: str) -> None:
     assert set(send(endpoint, range(200))) == {200}
@@ -135,6 +137,7 @@ def test_nothing_is_left_behind_by_thousands_of_requests_with_deaths_on_the_way(
     assert set(send(endpoint, range(100))) == {200}
 
 
+@once_is_enough
 def test_a_request_that_is_given_up_spoils_its_arena_for_nobody(new_endpoint: Callable[..., Endpoint]) -> None:
     """A worker that is still busy with it writes late; the front-end worker's next request has another arena."""
     endpoint = new_endpoint(SAGEMAKER_MODEL_SERVER_WORKERS="1", MULTIGPU_REQUEST_TIMEOUT_S="2", MULTIGPU_PREPROCESS="pool")

@@ -182,6 +182,7 @@ def test_good_requests_do_not_wait_for_what_killing_ones_have_cost(new_endpoint:
     assert not endpoint.events("worker_given_up")
 
 
+@pytest.mark.slow
 @once_is_enough
 def test_an_engine_that_is_there_and_does_nothing_takes_the_container_with_it(new_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = new_endpoint().with_script("commands").start().ready()
@@ -193,6 +194,7 @@ def test_an_engine_that_is_there_and_does_nothing_takes_the_container_with_it(ne
     assert [process for process in processes if process.is_running()] == []
 
 
+@pytest.mark.slow
 @http_only
 def test_a_front_end_that_is_there_and_does_nothing_takes_the_container_with_it(new_endpoint: Callable[..., Endpoint]) -> None:
     endpoint = new_endpoint().with_script("commands").start().ready()

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from demo_model import WEIGHTS
 from integration.endpoint import ROOT, Endpoint
+from integration.kinds import once_is_enough
 
 PHOTOS = sorted((ROOT / "demo" / "photos").iterdir())
 
@@ -43,6 +44,7 @@ def opened(body: bytes) -> Image.Image:
     return Image.open(io.BytesIO(body))
 
 
+@once_is_enough
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.name)
 def test_each_sample_photo_becomes_a_matte_of_its_upright_size(matting: Endpoint, path: Path) -> None:
     answer = matting.invoke(path.read_bytes(), f"image/{path.suffix[1:]}", Accept="*/*")
@@ -52,6 +54,7 @@ def test_each_sample_photo_becomes_a_matte_of_its_upright_size(matting: Endpoint
     assert (matte.mode, matte.size) == ("L", ImageOps.exif_transpose(Image.open(path)).size)
 
 
+@once_is_enough
 def test_both_replicas_answer_in_turn_and_every_hop_is_timed(matting: Endpoint, photo: bytes) -> None:
     values = [matting.invoke(photo, "image/jpeg").headers["X-Amzn-SageMaker-Custom-Attributes"].strip() for _ in range(4)]
     found = [dict(pair.split("=", 1) for pair in value.split(";")) for value in values]
@@ -77,6 +80,7 @@ def test_cut_out(matting: Endpoint, photo: bytes) -> None:
     assert np.array_equal(np.asarray(cut_out)[..., 3], np.asarray(matte))
 
 
+@once_is_enough
 def test_json_and_npy_hold_the_same_alpha_as_the_png(matting: Endpoint, photo: bytes) -> None:
     as_png = np.asarray(opened(matting.invoke(photo, "image/jpeg", Accept="image/png").content))
     as_npy = np.load(io.BytesIO(matting.invoke(photo, "image/jpeg", Accept="application/x-npy").content))
@@ -91,6 +95,7 @@ def test_a_photo_in_json(matting: Endpoint, photo: bytes) -> None:
     assert answer.content == matting.invoke(photo, "image/jpeg", Accept="image/png").content
 
 
+@once_is_enough
 def test_what_has_a_name_and_no_place_comes_back_in_json(matting: Endpoint, photo: bytes) -> None:
     """Whatever Accept says, which chooses what is in it."""
     request = {"image": base64.b64encode(photo).decode(), "save_name": "dir/a"}

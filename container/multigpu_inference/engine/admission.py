@@ -54,7 +54,7 @@ class Admission:
             limit: Requests that may be in at a time.
             fetching: Of those, how many may be fetched at a time, and how many more may wait for that: a slow source must not
                 keep out who needs none.
-            max_queue_size: Requests that may wait to come in.
+            max_queue_size: Requests that may wait to come in; those with a place to fetch may in any case.
         """
         self._places = asyncio.Semaphore(limit)
         self._fetching = asyncio.Semaphore(fetching)
@@ -103,7 +103,7 @@ class Admission:
         try:
             if fetches:  # first: who waits for it holds no place that another could use
                 await self._take_to_fetch(fetching)
-            if self._places.locked() and len(self._waiting) >= self._max_queue_size:
+            elif self._places.locked() and len(self._waiting) >= self._max_queue_size:
                 raise Overloaded
             waiter = object()
             self._waiting[waiter] = time.monotonic()
