@@ -15,10 +15,10 @@ READY := $(VENV)/.ready
 RUN    = $(shell cat $(VENV)/java.env 2>/dev/null) $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve bench test test-page test-slow check format image smoke clean
+.PHONY: help demo serve bench test test-deploy test-page test-slow check format image smoke clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## photos to mattes through the whole endpoint, into build/demo/
 	@$(RUN) demo/run.py
@@ -31,6 +31,9 @@ bench: $(READY) ## every figure that has a goal, and a report, into build/bench/
 
 test: $(READY) ## all tests that need neither the image nor a GPU
 	@$(RUN) -m pytest
+
+test-deploy: $(READY) ## deployments from end to end, against a stand-in for AWS and on this machine
+	@$(RUN) -m pytest -m deploy tests/integration
 
 test-page: $(READY) ## the page to try it, in a headless Chromium: CHROMIUM=path, or one that is on PATH
 	@$(RUN) -m pytest -m page tests/page
@@ -49,7 +52,8 @@ format: $(READY) ## put the sources into their format, mend what lint can mend
 
 image: ## build the image IMAGE with DOCKER, from BASE_IMAGE
 	$(DOCKER) build --provenance=false --sbom=false \
-		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) -t $(IMAGE) .
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+		--label com.multigpu-inference.torch-build=$(notdir $(TORCH_INDEX_URL:/=)) -t $(IMAGE) .
 
 smoke: $(READY) image ## build the image, run it, invoke it
 	@env DOCKER='$(DOCKER)' IMAGE='$(IMAGE)' $(RUN) -m pytest -m image tests/image
