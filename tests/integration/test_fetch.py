@@ -169,8 +169,9 @@ def test_a_request_that_ends_the_fetch_worker_once_is_answered(fetching: Endpoin
 
 
 @once_is_enough
-def test_a_request_that_always_ends_the_fetch_worker_is_503_and_others_go_on(fetching: Endpoint) -> None:
-    answer = fetching.invoke({"value": 1, "die": "always"})
+@pytest.mark.parametrize("way", ["die", pytest.param("store", marks=pytest.mark.slow)])
+def test_a_request_that_always_ends_the_fetch_worker_is_503_and_others_go_on(fetching: Endpoint, way: str) -> None:
+    answer = fetching.invoke({"value": 1, way: {"die": "always", "store": "die"}[way]})
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     wait_until(lambda: fetching.invoke({"value": 2}).status_code == 200, 20)
 

@@ -93,12 +93,7 @@ class Request:
             fetcher: Runs it.
             place: Lent to the worker until it has answered.
         """
-        try:
-            reply = await self.reply(fetcher, Task(0, (FETCH_FN,), self.invocation), [self.body], place=place)
-        except WorkerDied:
-            if self.alone:  # the process had others' requests too, so nothing says that it was this one's fault
-                raise Unavailable from None
-            raise
+        reply = await self._shared(self.reply(fetcher, Task(0, (FETCH_FN,), self.invocation), [self.body], place=place))
         blobs, result = iter(self.note(reply)), reply.result.fetched
         assert result is not None  # a fetch worker's answer always has one
         items = [FetchedInput(i, list(islice(blobs, i.data)), list(islice(blobs, i.store))) for i in result.items]
@@ -115,7 +110,16 @@ class Request:
         if not self._store:
             return answer
         task = Task(0, (STORE_FN,), self.invocation, content_type=self.content_type)
-        return (await self.step(fetcher, task, [answer, *self._store], urgent=True))[0]
+        return self.note(await self._shared(self.reply(fetcher, task, [answer, *self._store], urgent=True)))[0]
+
+    async def _shared(self, reply: Awaitable[Reply]) -> Reply:
+        """A reply of the process that has others' requests too: where it died again, nothing says whose fault that was."""
+        try:
+            return await reply
+        except WorkerDied:
+            if self.alone:
+                raise Unavailable from None
+            raise
 
     async def run(self, pool: WorkerGroup, replicas: WorkerGroup, places: FunctionPlaces) -> Blob:
         """Take the request from its body to its answer's; `ServingError` where it cannot be answered."""
