@@ -29,7 +29,7 @@ serve: $(READY) ## the same endpoint and a page to try it, until Ctrl-C; MODEL=f
 bench: $(READY) ## every figure that has a goal, and a report, into build/bench/; QUICK=1 for a smoke run of two minutes
 	@$(RUN) -m bench suite $(if $(QUICK),--quick)
 
-test: $(READY) ## all tests that need neither the image nor a GPU
+test: $(READY) ## the tests that need neither the image, nor a browser, nor a GPU, and take seconds
 	@$(RUN) -m pytest
 
 test-deploy: $(READY) ## deployments from end to end, against a stand-in for AWS and on this machine
