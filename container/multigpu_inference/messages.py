@@ -24,6 +24,7 @@ from multigpu_inference import errors
 INPUT_FN, PREDICT_FN, OUTPUT_FN, TRANSFORM_FN = "input_fn", "predict_fn", "output_fn", "transform_fn"
 FETCH_FN, STORE_FN = "fetch_fn", "store_fn"
 STOCK_ORDER = (INPUT_FN, PREDICT_FN, OUTPUT_FN)
+STOCK_ACCEPT = "application/json"  # what the stock toolkit makes for a client that accepts anything
 HEARTBEAT_S = 1.0
 NO_WORKER_LEFT = 6  # the engine's exit code where all replicas, or all pool workers, have been given up
 

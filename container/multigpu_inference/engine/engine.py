@@ -46,10 +46,18 @@ from multigpu_inference.errors import (
     StartupError,
 )
 from multigpu_inference.ipc import Blob, size_of
-from multigpu_inference.messages import FETCH_FN, STOCK_ORDER, TRANSFORM_FN, Answer, Health, Invocation, Refusal, ScriptInfo
+from multigpu_inference.messages import (
+    FETCH_FN,
+    STOCK_ACCEPT,
+    STOCK_ORDER,
+    TRANSFORM_FN,
+    Answer,
+    Health,
+    Invocation,
+    Refusal,
+    ScriptInfo,
+)
 
-# What the stock toolkit makes for a client that accepts anything.
-_STOCK_ACCEPT = "application/json"
 # A task that is still running this long after the longest time that a request has is taken for a hang.
 _HANG_GRACE_S = 5.0
 
@@ -125,7 +133,7 @@ class Engine:
         request = Request(invocation, body, arena)
         error, answer_body = await self._outcome(request, lambda: self._admit(request))
         del self._arrived[invocation.request_id]
-        attributes = {name: str(value) for name, value in request.measured().items()}
+        attributes = {name: str(value) for name, value in request.attributes.items()}
         status, retry_after_s = (error.status, error.retry_after_s) if error is not None else (200, None)
         content_type = request.content_type if error is None else "application/json"
         answer = Answer(invocation.request_id, status, content_type, attributes, retry_after_s, not arena.spoiled, request.used)
@@ -158,6 +166,7 @@ class Engine:
     def _tell(self, request: Request, error: ServingError | None, bytes_out: int) -> None:
         """Tell the log and the metrics how a request ended."""
         invocation, ended = request.invocation, time.monotonic()
+        request.attributes = request.measured()
         status, code = (200, None) if error is None else (error.status, error.code)
         bytes_in = size_of(request.body)
         if request.items is None:  # else each of its items has been counted as a request
@@ -177,17 +186,18 @@ class Engine:
             bytes_out=bytes_out,
             total_ms=round((ended - invocation.arrived) * 1e3, 1),
             spans=request.spans if self._settings.engine.trace else None,
-            **request.measured(),
+            **request.attributes,
         )
 
     async def _admit(self, request: Request) -> Blob:
         """Let a request in as soon as there is a place, and take it from its body to its answer's."""
-        async with self._admission.place(fetches=self._fetches(request.invocation)) as place:
-            return await request.twice(lambda: self._answer_body(request, place))
+        fetches = self._fetches(request.invocation)
+        async with self._admission.place(fetches=fetches) as place:
+            return await request.twice(lambda: self._answer_body(request, place if fetches else None))
 
-    async def _answer_body(self, request: Request, place: FetchPlace) -> Blob:
-        """Answer a request, by way of `fetch_fn` where that is for such a request."""
-        if self._fetches(request.invocation) and not request.is_fetched:
+    async def _answer_body(self, request: Request, place: FetchPlace | None) -> Blob:
+        """Answer a request; where it has a place for that, by way of `fetch_fn`."""
+        if place is not None and not request.is_fetched:
             items, bulk = await request.fetch(self._fetcher, place)
             if bulk:
                 return await self._bulk.answer(request, items)
@@ -316,7 +326,7 @@ class Engine:
     def _choose_accept(self, invocation: Invocation) -> None:
         """Fill in a default where the client accepts anything: the operator's, the script's, or the stock toolkit's."""
         if invocation.accept in ("", "*/*"):
-            invocation.accept = self._settings.model.default_accept or self._script.default_accept or _STOCK_ACCEPT
+            invocation.accept = self._settings.model.default_accept or self._script.default_accept or STOCK_ACCEPT
 
     def _log_plan(self) -> None:
         log.event("plan", placement=self.placement, stages=self._script.stages, **dataclasses.asdict(self.capacity))

@@ -42,6 +42,7 @@ class Request:
         source: What `input_fn` is given: the body, or the blobs of what `fetch_fn` gave in its place.
         alone: Whether it is tried once more and must share no worker with others, because one died with it.
         items: Of a bulk request: how many there are.
+        attributes: What has been measured of it, once it has ended.
     """
 
     def __init__(self, invocation: Invocation, body: Blob, arena: RequestArena, spans: Spans = ()) -> None:
@@ -51,6 +52,7 @@ class Request:
         self.arena = arena
         self.alone = False
         self.items: int | None = None
+        self.attributes: dict[str, str | float] = {}
         self.used = end_of([body])  # of the arena, in bytes; the most that it ever used
         self.source = [body]
         self._fetched = 0

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multigpu_inference.errors import SettingsError
-from multigpu_inference.messages import Invocation, ScriptInfo
+from multigpu_inference.messages import STOCK_ACCEPT, Invocation, ScriptInfo
 
-# What the stock toolkit makes for a client that accepts anything.
-_STOCK_ACCEPT = "application/json"
 _DAY_S = 86_400.0
 
 
@@ -58,7 +56,7 @@ def choose_sample(script: ScriptInfo, body: Path | None, content_type: str | Non
 
 
 def _chosen(script: ScriptInfo, body: Path | None, content_type: str | None, accept: str | None) -> Sample:
-    wanted = accept or script.default_accept or _STOCK_ACCEPT
+    wanted = accept or script.default_accept or STOCK_ACCEPT
     if body is not None:
         if content_type is None:
             raise SettingsError(f"--body {body} needs its --content-type, such as image/jpeg")
