@@ -18,6 +18,7 @@ _ROLES = (
     ("com.amazonaws.ml.mms.ModelServer", "java"),
     ("model_service_worker.py", "front-end workers"),
     ("multigpu_inference.engine.pool_worker", "pool"),
+    ("multigpu_inference.engine.fetch_worker", "fetch"),
     ("multigpu_inference.engine.replica_worker", "replicas"),
     ("multigpu_inference.engine.server", "engine"),
     ("multigpu_inference.frontend.model_server", "launcher"),
@@ -25,7 +26,6 @@ _ROLES = (
 )
 FRONT_END_ROLES = ("java", "front-end workers", "launcher", "front end")
 _OTHER = "supervision"
-ROLES = (*(role for _, role in _ROLES), _OTHER)
 
 
 @dataclass(frozen=True, slots=True)

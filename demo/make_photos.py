@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from training.raster import curve
+
 Colour = tuple[int, int, int]
 Random = np.random.Generator
 
@@ -113,17 +115,6 @@ def planks(size: tuple[int, int], random: Random) -> Image.Image:
     share[seam] -= 0.35
     pixels = np.array((58, 40, 30)) + share.clip(0, 1)[..., None] * (np.array((176, 134, 98)) - np.array((58, 40, 30)))
     return Image.fromarray(pixels.astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.7))
-
-
-def curve(x: float, y: float, angle: float, length: float, bend: float, steps: int = 7) -> list[tuple[float, float]]:
-    """Points along a hair that starts at (x, y) and turns by `bend` (radians) over its length."""
-    points = [(x, y)]
-    for _ in range(steps):
-        x += math.cos(angle) * length / steps
-        y += math.sin(angle) * length / steps
-        angle += bend / steps
-        points.append((x, y))
-    return points
 
 
 def dandelion(random: Random) -> Image.Image:

@@ -19,7 +19,7 @@ _TYPES = {".png": PNG, ".webp": WEBP, ".npy": NPY}
 _ENDINGS = {media_type: ending for ending, media_type in _TYPES.items()}
 # Endings that would promise another format than what is stored.
 _OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".json", ".npz")
-_ALLOWED = re.compile(r"[A-Za-z0-9._/-]{1,200}", re.ASCII)
+_ALLOWED = re.compile(rf"[A-Za-z0-9._/-]{{1,{MAX_LENGTH}}}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Save:
         Raises:
             BadRequest: it is none that is allowed; the text says which are.
         """
-        allowed = "1 to 200 of the characters A-Z a-z 0-9 . _ - /, no segment empty, . or .."
+        allowed = f"1 to {MAX_LENGTH} of the characters A-Z a-z 0-9 . _ - /, no segment empty, . or .."
         if not isinstance(name, str) or not _ALLOWED.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
             raise BadRequest(f"'save_name' is {shown(name)}: allowed are {allowed}")
         ending = _ending(name)
