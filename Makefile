@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 RUN    = $(shell cat $(VENV)/java.env 2>/dev/null) $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve bench test test-deploy test-page test-slow check format image smoke clean
+.PHONY: help demo serve bench test test-deploy test-faults test-hostile test-page test-slow soak check format image smoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,11 +35,20 @@ test: $(READY) ## the tests that need neither the image, nor a browser, nor a GP
 test-deploy: $(READY) ## deployments from end to end, against a stand-in for AWS and on this machine
 	@$(RUN) -m pytest -m deploy tests/integration
 
+test-faults: $(READY) ## kill, hang, fill and lose what can be, and see it go on
+	@$(RUN) -m pytest -m faults tests/faults
+
+test-hostile: $(READY) ## what strangers may send, and what they must not reach
+	@$(RUN) -m pytest -m hostile tests/hostile
+
 test-page: $(READY) ## the page to try it, in a headless Chromium: CHROMIUM=path, or one that is on PATH
 	@$(RUN) -m pytest -m page tests/page
 
 test-slow: $(READY) ## tests that take minutes rather than seconds
 	@$(RUN) -m pytest -m slow
+
+soak: $(READY) ## the long form of both: half an hour
+	@$(RUN) -m pytest -m soak tests
 
 check: $(READY) ## lint, formatting, types
 	@$(VENV)/bin/ruff check

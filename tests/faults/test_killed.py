@@ -17,6 +17,8 @@ from integration.kinds import http_only, mms_only, once_is_enough
 from multigpu_inference.config import HTTP
 from support import wait_until
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def healthy(endpoint: Endpoint) -> Endpoint:

@@ -1,0 +1,5 @@
+"""The containers of the tests of faults: those of `tests/integration`."""
+
+from integration.conftest import _sigint_is_not_ignored, endpoint, kind, new_endpoint
+
+__all__ = ["_sigint_is_not_ignored", "endpoint", "kind", "new_endpoint"]
