@@ -20,8 +20,9 @@ from pathlib import Path
 
 from multigpu_inference import process
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN
-from multigpu_inference.user_module import MODEL_FN, Context, UserModule, as_body, request_body
+from multigpu_inference.user_module import MODEL_FN, UserModule, as_body, request_body
 
 
 def load(content_type: str, accept: str) -> Callable[[bytes], bytes]:

@@ -20,6 +20,7 @@ MAX_FRONT_END_WORKERS = 120
 MAX_PORT = 32_766
 
 MMS, HTTP = "mms", "http"
+DEFAULT_PROGRAM = "inference.py"
 # Set where the platform gives a container credentials of its own.
 _AWS_CREDENTIALS = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 
@@ -43,6 +44,7 @@ _OWN_NAMES = (
     "MULTIGPU_REQUEST_TIMEOUT_S",
     "MULTIGPU_STAGE_THREADS",
     "MULTIGPU_STARTUP_TIMEOUT_S",
+    "MULTIGPU_STREAMS_PER_STAGE",
     "MULTIGPU_TRACE",
 )
 
@@ -111,7 +113,8 @@ class EngineSettings:
         max_queue_size: `MULTIGPU_MAX_QUEUE_SIZE`: requests that may wait to be admitted.
         request_timeout_s: `MULTIGPU_REQUEST_TIMEOUT_S`: 55, from arrival; SageMaker gives up at 60.
         startup_timeout_s: `MULTIGPU_STARTUP_TIMEOUT_S`: 600, for all models to load.
-        stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads that a stage of a replica computes with.
+        stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads that a stage of a replica computes one batch with.
+        streams_per_stage: `MULTIGPU_STREAMS_PER_STAGE`: 1: batches that a stage works on at a time, with one copy of its weights.
         max_batch_size: `MULTIGPU_MAX_BATCH_SIZE`: items that a stage takes at a time, at most: default 8 on GPUs, 1 on the CPU.
         max_batch_delay_ms: `MULTIGPU_MAX_BATCH_DELAY_MS`: 0: how long a stage that has room may wait for its batch to grow.
         trace: `MULTIGPU_TRACE`: whether a request's log line has the beginning and the end of each hop.
@@ -127,6 +130,7 @@ class EngineSettings:
     request_timeout_s: float
     startup_timeout_s: float
     stage_threads: int | None
+    streams_per_stage: int
     max_batch_size: int | None
     max_batch_delay_ms: float
     trace: bool
@@ -208,6 +212,7 @@ class Settings:
                 request_timeout_s=read.number("MULTIGPU_REQUEST_TIMEOUT_S", 55.0, 0.1, 3600.0),
                 startup_timeout_s=read.number("MULTIGPU_STARTUP_TIMEOUT_S", 600.0, 1.0, 3600.0),
                 stage_threads=read.optional_integer("MULTIGPU_STAGE_THREADS", 1, 1024),
+                streams_per_stage=_streams_per_stage(read),
                 max_batch_size=read.optional_integer("MULTIGPU_MAX_BATCH_SIZE", 1, 1024),
                 max_batch_delay_ms=read.number("MULTIGPU_MAX_BATCH_DELAY_MS", 0.0, 0.0, 10_000.0, "milliseconds"),
                 trace=bool(read.switch("MULTIGPU_TRACE", False)),
@@ -271,13 +276,23 @@ class _Reader:
         return default if value is None else value
 
 
+def _streams_per_stage(read: _Reader) -> int:
+    streams = read.integer("MULTIGPU_STREAMS_PER_STAGE", 1, 1, 1024)
+    if streams > 1 and read.switch("MULTIGPU_CUDA_GRAPHS", False):
+        raise SettingsError(
+            f"MULTIGPU_STREAMS_PER_STAGE={streams} with MULTIGPU_CUDA_GRAPHS=1: a captured graph has one set of buffers, so its "
+            "batches would take turns; allowed is one of the two"
+        )
+    return streams
+
+
 def _cloudwatch(read: _Reader, environ: Mapping[str, str]) -> bool:
     chosen = read.choice("MULTIGPU_CLOUDWATCH", "auto", ("auto", "0", "1"))
     return chosen == "1" or (chosen == "auto" and _AWS_CREDENTIALS in environ)
 
 
 def _program(read: _Reader) -> str:
-    program = read.text("SAGEMAKER_PROGRAM", "inference.py")
+    program = read.text("SAGEMAKER_PROGRAM", DEFAULT_PROGRAM)
     if "/" in program or program.startswith("."):
         raise SettingsError(f"SAGEMAKER_PROGRAM={program!r}: allowed is a file name within the code folder")
     return program if program.endswith(".py") else f"{program}.py"

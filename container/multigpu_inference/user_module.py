@@ -1,7 +1,8 @@
 """The user's script: found by its path, imported under its own name, called as SageMaker's toolkits call it.
 
 Runs in the probe, in the fetch worker, in pool workers and in replica workers; never in the engine or a front-end worker. A
-function that has one parameter more than its contract gets a `Context` as well.
+function that has one parameter more than its contract gets a `Context` as well. One that is missing does what the PyTorch
+toolkit does (`toolkit_defaults`); so does a model folder without a script.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import dis
 import importlib.util
 import inspect
-import math
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import CodeType, ModuleType
 from typing import Any
 
-from multigpu_inference.config import ModelSettings
+from multigpu_inference import content_type as types
+from multigpu_inference import toolkit_defaults
+from multigpu_inference.config import DEFAULT_PROGRAM, ModelSettings
+from multigpu_inference.context import Context
+from multigpu_inference.encoding import ENCODED, encode
 from multigpu_inference.errors import (
     BadRequest,
     FunctionFailed,
@@ -32,62 +34,24 @@ from multigpu_inference.messages import (
     INPUT_FN,
     OUTPUT_FN,
     PREDICT_FN,
+    STOCK_ACCEPT,
     STOCK_ORDER,
     STORE_FN,
     TRANSFORM_FN,
-    Invocation,
     ScriptInfo,
 )
 
 MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
+PRE_MODEL_FN, MODEL_WARMUP_FN = "pre_model_fn", "model_warmup_fn"  # around model_fn, in the same process
 # Arguments by contract; a function with one more gets the context.
 _ARGUMENTS = {
     **{MODEL_FN: 1, INPUT_FN: 2, PREDICT_FN: 2, OUTPUT_FN: 2, TRANSFORM_FN: 4, SAMPLE_INPUT: 0},
-    **{FETCH_FN: 2, STORE_FN: 3},
+    **{FETCH_FN: 2, STORE_FN: 3, PRE_MODEL_FN: 1, MODEL_WARMUP_FN: 2},
 }
+_DEFAULTS = {name: getattr(toolkit_defaults, name) for name in (MODEL_FN, *STOCK_ORDER)}
 _LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
 # The toolkits hand over text for exactly these types, bytes for all others.
 _TEXT_TYPES = ("application/json", "text/csv")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a function is told beside its arguments; the names are those of the stock toolkit's context.
-
-    Attributes:
-        devices: `model_fn` and `predict_fn`: this replica's devices, one per stage, such as `("cuda:0", "cuda:1")`.
-            Empty in a pool worker.
-        replica_id: This replica's number, from 0; None in a pool worker.
-        num_replicas: How many replicas there are.
-        system_properties: `model_dir`, and `gpu_id`: the first GPU of this process, None where there is none.
-        request_id: Of the request being served; "" while loading.
-        headers: Of the request being served, names in lower case.
-        form: Where the request came as a form: the text fields beside its body.
-        seconds_left: For how long somebody still waits for the answer: until the request's deadline, and 0.0 once that has
-            passed or its client has gone. Any thread may ask. Infinite where nobody knows.
-    """
-
-    devices: tuple[str, ...] = ()
-    replica_id: int | None = None
-    num_replicas: int = 1
-    system_properties: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    form: Mapping[str, str] = field(default_factory=dict)
-    seconds_left: Callable[[], float] = lambda: math.inf
-
-    def of_request(self, invocation: Invocation, seconds_left: Callable[[], float]) -> Context:
-        """The same for one request."""
-        of_process = (self.devices, self.replica_id, self.num_replicas, self.system_properties)
-        return Context(*of_process, invocation.request_id, invocation.headers, invocation.form, seconds_left)
-
-    def get_request_header(self, idx: int, key: str) -> str | None:
-        """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""
-        return self.headers.get(key.lower())
-
-    def get_all_request_header(self, idx: int) -> Mapping[str, str]:
-        """All headers of the request, names in lower case."""
-        return self.headers
 
 
 class UserModule:
@@ -97,25 +61,31 @@ class UserModule:
         """Look up the functions; `ModelError` where one that is needed is missing or does not fit its contract."""
         self._module = module
         self._functions = {name: function for name in _ARGUMENTS if callable(function := getattr(module, name, None))}
+        self._refuse_contradictions()
+        self._defaults = (_DEFAULTS.keys() if TRANSFORM_FN not in self._functions else {MODEL_FN}) - self._functions.keys()
+        self._functions |= {name: _DEFAULTS[name] for name in self._defaults}
         self._takes_context = {name: self._wants_context(name) for name in self._functions}
-        self._refuse_incomplete()
 
     @classmethod
     def load(cls, settings: ModelSettings) -> UserModule:
         """Import the script by its path.
 
-        The model folder becomes the working folder and the code folder the first on `sys.path`, as in the stock
-        container.
+        The model folder becomes the working folder, and the code folder, with its `lib`, the first on `sys.path`, as in the
+        stock container.
 
         Raises:
-            ModelError: where there is no script.
+            ModelError: where there is neither a script nor a model that needs none.
             ScriptImportError: where importing it raises.
         """
         path = settings.script
         if not path.is_file():
-            raise ModelError(f"there is no {path}: model.tar.gz must have the script in its code folder")
+            return cls._without_script(settings)
         os.chdir(settings.model_dir)
-        sys.path.insert(0, str(settings.code_dir))
+        # For what the script starts, too.
+        folders = [str(settings.code_dir), *([str(lib)] if (lib := settings.code_dir / "lib").is_dir() else [])]
+        sys.path[:0] = folders
+        os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+        toolkit_defaults.offer_toolkit()
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None  # a .py file always has a spec and a loader
         assert spec.loader is not None
@@ -127,6 +97,19 @@ class UserModule:
         except BaseException as error:
             raise ScriptImportError(f"{path.name} cannot be imported: {one_line(error)}") from error
         return cls(module)
+
+    @classmethod
+    def _without_script(cls, settings: ModelSettings) -> UserModule:
+        """What serves a model folder that has no script, with nothing but the toolkit's defaults."""
+        missing = f"there is no {settings.script}: model.tar.gz must have the script in its code folder"
+        if settings.program != DEFAULT_PROGRAM or not settings.model_dir.is_dir():
+            raise ModelError(missing)
+        try:
+            toolkit_defaults.model_file(settings.model_dir)
+        except ModelError as error:
+            raise ModelError(f"{missing}; {error}") from None
+        os.chdir(settings.model_dir)
+        return cls(ModuleType(settings.script.stem))
 
     @property
     def has_transform_fn(self) -> bool:
@@ -155,6 +138,28 @@ class UserModule:
             arguments = (*arguments, context)
         return self._functions[function](*arguments)
 
+    def load_model(self, context: Context) -> Any:
+        """Run `pre_model_fn` where there is one, `model_fn`, and `model_warmup_fn` where there is one: the model.
+
+        Raises:
+            ModelError: what one of them raised.
+        """
+        model_dir = context.system_properties["model_dir"]
+        where = "" if context.replica_id is None else f" on replica {context.replica_id}"
+
+        def run(function: str, *arguments: Any) -> Any:
+            if function not in self._functions:
+                return None
+            try:
+                return self.call(function, context, *arguments)
+            except BaseException as error:
+                raise ModelError(f"{function} failed{where}: {one_line(error)}") from error
+
+        run(PRE_MODEL_FN, model_dir)
+        model = run(MODEL_FN, model_dir)
+        run(MODEL_WARMUP_FN, model_dir, model)
+        return model
+
     def globals_assigned(self) -> list[str]:
         """Globals of the script that answering a request assigns, by a `global` statement in a function that it runs.
 
@@ -170,7 +175,8 @@ class UserModule:
     def _globals(self, function: str) -> tuple[set[str], set[str]]:
         """The globals that a function, with the script's functions that it mentions, assigns, and those that it reads."""
         assigned, read, seen = set[str](), set[str](), set[CodeType]()
-        todo = [getattr(self._functions.get(function), "__code__", None)]
+        # A default's globals are not the script's.
+        todo = [None if function in self._defaults else getattr(self._functions.get(function), "__code__", None)]
         while todo:
             code = todo.pop()
             if code is None or code in seen:
@@ -222,18 +228,16 @@ class UserModule:
             )
         return count == _ARGUMENTS[name] + 1
 
-    def _refuse_incomplete(self) -> None:
-        three = {INPUT_FN, PREDICT_FN, OUTPUT_FN}
-        has = set(self._functions)
+    def _refuse_contradictions(self) -> None:
+        has, three = self._functions.keys(), set(STOCK_ORDER)
         if TRANSFORM_FN in has and has & three:
             raise ModelError(f"{self._name} has transform_fn and {', '.join(sorted(has & three))}: use one or the other")
         if TRANSFORM_FN in has and FETCH_FN in has:
             raise ModelError(f"{self._name} has transform_fn and fetch_fn: what was fetched is given to input_fn")
         if STORE_FN in has and FETCH_FN not in has:
             raise ModelError(f"{self._name} has store_fn and no fetch_fn: fetch_fn says what is stored, and where (Fetched)")
-        missing = {MODEL_FN} - has | (set() if TRANSFORM_FN in has else three - has)
-        if missing:
-            raise ModelError(f"{self._name} has no {', '.join(sorted(missing))}; there are no defaults for them here yet")
+        if FETCH_FN in has and INPUT_FN not in has:
+            raise ModelError(f"{self._name} has fetch_fn and no input_fn: what was fetched is given to input_fn")
 
 
 def request_body(body: bytes | bytearray | memoryview, content_type: str) -> str | bytearray:
@@ -275,18 +279,27 @@ def one_line(error: BaseException) -> str:
 
 
 def as_body(answer: Any, accept: str) -> tuple[bytes, str]:
-    """A response from what `output_fn` or `transform_fn` returned: bytes, text, or a tuple of one and its content type.
+    """A response from what `output_fn` or `transform_fn` returned.
+
+    Bytes or text are the body as they are. Anything else but None is encoded as the type that the client accepts first, else as
+    JSON. In a tuple of either and a content type, that is the type.
 
     Raises:
-        FunctionFailed: where it is something else.
+        FunctionFailed: where it cannot be encoded.
     """
-    content_type = accept
-    if isinstance(answer, tuple) and len(answer) == 2:
-        answer, content_type = answer[0], str(answer[1])
+    own_type: str | None = None
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str):
+        answer, own_type = answer
     if isinstance(answer, str):
-        return answer.encode(), content_type
+        answer = answer.encode()
     if isinstance(answer, bytes | bytearray | memoryview):
-        return bytes(answer), content_type
-    failed = FunctionFailed()
-    failed.detail = f"an answer must be bytes or text, or one of them and its content type, not {type(answer).__name__}"
-    raise failed
+        return bytes(answer), own_type or types.answered(accept, STOCK_ACCEPT)
+    content_type = own_type or types.first_accepted(accept, ENCODED) or types.JSON
+    try:
+        if answer is None:
+            raise TypeError("a function that answers must return something")
+        return encode(answer, types.media_type(content_type), indent=2), content_type
+    except (TypeError, ValueError, RecursionError) as error:
+        failed = FunctionFailed()
+        failed.detail = f"an answer of type {type(answer).__name__} cannot be made {content_type}: {one_line(error)}"
+        raise failed from error

@@ -16,13 +16,14 @@ from typing import Any
 
 from multigpu_inference import process
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec, hops, worker
 from multigpu_inference.engine.script_runner import ScriptRunner, as_sent
 from multigpu_inference.errors import BadRequest, ServingError, name_of
 from multigpu_inference.fetched import Bulk, Fetched
 from multigpu_inference.ipc import Buffer, FrameSocket
 from multigpu_inference.messages import FETCH_FN, STORE_FN, Failure, FetchedItem, FetchResult, Result, Task
-from multigpu_inference.user_module import Context, UserModule, as_body
+from multigpu_inference.user_module import UserModule, as_body
 
 # Each item of a bulk request has a memory file of its own while it is in the engine.
 MAX_ITEMS = 1000

@@ -11,10 +11,11 @@ import sys
 
 from multigpu_inference import process
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.engine import worker
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.ipc import FrameSocket
-from multigpu_inference.user_module import Context, UserModule
+from multigpu_inference.user_module import UserModule
 
 
 def load() -> worker.Work:

@@ -16,6 +16,7 @@ from typing import Any
 from multigpu_inference import process
 from multigpu_inference.arena import Arena
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.engine import worker
 from multigpu_inference.engine.pinned import PinnedArenas, clear_last_error
 from multigpu_inference.engine.script_runner import ScriptRunner
@@ -24,7 +25,7 @@ from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.errors import DeviceError, ModelError
 from multigpu_inference.ipc import Buffer, FrameSocket
 from multigpu_inference.messages import Result, Task
-from multigpu_inference.user_module import MODEL_FN, Context, UserModule, one_line
+from multigpu_inference.user_module import UserModule, one_line
 
 
 def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight: int) -> worker.Work:
@@ -64,15 +65,11 @@ def _has_stages(model: Any) -> bool:
 
 
 def _load_model(script: UserModule, context: Context) -> Any:
-    replica_id, devices = context.replica_id, context.devices
-    try:
-        model = script.call(MODEL_FN, context, context.system_properties["model_dir"])
-    except BaseException as error:
-        raise ModelError(f"model_fn failed on replica {replica_id}: {one_line(error)}") from error
-    stages = getattr(model, "stages", None)
+    model = script.load_model(context)
+    stages, devices = getattr(model, "stages", None), context.devices
     if isinstance(stages, Sequence) and len(stages) != len(devices):
         raise ModelError(
-            f"model_fn returned a model with {len(stages)} stages on replica {replica_id}, but STAGES is {len(devices)}"
+            f"model_fn returned a model with {len(stages)} stages on replica {context.replica_id}, but STAGES is {len(devices)}"
         )
     return model
 

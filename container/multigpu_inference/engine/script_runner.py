@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec, hops, interest, structure
 from multigpu_inference.errors import FunctionFailed, UnknownStructure
 from multigpu_inference.ipc import Buffer
@@ -27,7 +28,7 @@ from multigpu_inference.messages import (
     Result,
     Task,
 )
-from multigpu_inference.user_module import Context, UserModule, as_body, as_serving_error, one_line, request_body
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error, one_line, request_body
 
 
 class ScriptRunner:

@@ -13,6 +13,7 @@ from typing import Any
 
 from multigpu_inference import process
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.ipc import Buffer, FrameSocket
@@ -22,7 +23,7 @@ from multigpu_inference.planner.memory import resident_bytes
 from multigpu_inference.planner.profile import FunctionProfile
 from multigpu_inference.planner.profiler import Measure, Ticker, serve
 from multigpu_inference.planner.stopwatch import time_calls
-from multigpu_inference.user_module import Context, UserModule, as_body
+from multigpu_inference.user_module import UserModule, as_body
 
 
 def load() -> Measure:

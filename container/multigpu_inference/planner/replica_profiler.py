@@ -15,6 +15,7 @@ from typing import Any
 
 from multigpu_inference import process
 from multigpu_inference.config import Settings
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.stage import Stage
@@ -30,7 +31,7 @@ from multigpu_inference.planner.stage_clock import time_stage
 from multigpu_inference.planner.stage_memory import DeviceMemory, model_bytes
 from multigpu_inference.planner.stage_tap import StageTap
 from multigpu_inference.planner.stopwatch import time_calls
-from multigpu_inference.user_module import MODEL_FN, Context, UserModule, as_body, as_serving_error, one_line
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error
 
 
 class ReplicaProfiler:
@@ -44,10 +45,7 @@ class ReplicaProfiler:
         self._context = Context(devices, 0, num_replicas, {"model_dir": str(settings.model_dir), "gpu_id": gpu})
         self._script = UserModule.load(settings)
         started = time.perf_counter()
-        try:
-            self._model = self._script.call(MODEL_FN, self._context, str(settings.model_dir))
-        except BaseException as error:
-            raise ModelError(f"model_fn failed: {one_line(error)}") from error
+        self._model = self._script.load_model(self._context)
         self._load_s = time.perf_counter() - started
         self._stages = _stages(self._model)
         if self._stages and len(self._stages) != len(devices):

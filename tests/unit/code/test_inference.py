@@ -25,9 +25,9 @@ from make_weights import make_weights
 from matting.options import Options
 from matting.photo import Photo
 from multigpu_inference import Bulk, ReplicaSet
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.errors import DeadlineExceeded, ServingError, SettingsError
-from multigpu_inference.user_module import Context
 
 PHOTO = Path(__file__).resolve().parents[3] / "demo" / "photos" / "chick.jpg"
 

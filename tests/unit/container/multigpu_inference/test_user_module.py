@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -8,9 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from multigpu_inference import toolkit_defaults
 from multigpu_inference.config import ModelSettings
+from multigpu_inference.context import Context, Headers
 from multigpu_inference.errors import (
     BadRequest,
     FunctionFailed,
@@ -20,7 +25,7 @@ from multigpu_inference.errors import (
     ServingError,
     UnsupportedMediaType,
 )
-from multigpu_inference.user_module import Context, UserModule, as_body, as_serving_error, one_line, request_body
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error, one_line, request_body
 
 FOUR = """
 def model_fn(model_dir): return model_dir
@@ -128,19 +133,19 @@ def test_a_script_that_cannot_be_imported_says_why(load: Callable[..., UserModul
 
 
 @pytest.mark.parametrize("name", ["model_fn", "input_fn", "predict_fn", "output_fn"])
-def test_a_missing_function_is_named(name: str) -> None:
-    with pytest.raises(ModelError, match=rf"inference\.py has no {name}; there are no defaults"):
-        script(f"del {name}")
+def test_a_missing_function_is_the_toolkits(name: str) -> None:
+    module = script(f"del {name}")
+    assert name in module.info().functions
+    assert module._functions[name] is getattr(toolkit_defaults, name)
 
 
 def test_what_cannot_be_called_is_missing() -> None:
-    with pytest.raises(ModelError, match="has no predict_fn"):
-        script("predict_fn = 5")
+    assert script("predict_fn = 5")._functions["predict_fn"] is toolkit_defaults.predict_fn
 
 
-def test_all_missing_functions_are_named() -> None:
-    with pytest.raises(ModelError, match="has no input_fn, model_fn, output_fn, predict_fn"):
-        script("", base="")
+def test_a_default_does_not_count_as_reading_the_scripts_globals() -> None:
+    module = script("def model_fn(model_dir):\n    global types, torch\n    types = torch = 1", base="")
+    assert module.globals_from_model("input_fn") == []
 
 
 def test_transform_fn_stands_for_the_three() -> None:
@@ -148,9 +153,9 @@ def test_transform_fn_stands_for_the_three() -> None:
     assert not script("").has_transform_fn
 
 
-def test_transform_fn_needs_model_fn() -> None:
-    with pytest.raises(ModelError, match="has no model_fn"):
-        script("del model_fn", TRANSFORM)
+def test_transform_fn_without_model_fn_gets_the_toolkits_model() -> None:
+    module = script("del model_fn", TRANSFORM)
+    assert module.info().functions == {"model_fn", "transform_fn"}
 
 
 def test_transform_fn_beside_others_is_refused() -> None:
@@ -208,8 +213,12 @@ def test_a_function_written_in_c_gets_its_two_arguments() -> None:
 
 
 def test_the_context_knows_the_requests_headers() -> None:
-    context = Context(headers={"x-colour": "red"})
+    context = Context(request_id="7", headers=Headers({"x-colour": "red"}))
     assert context.get_request_header(0, "X-Colour") == "red"
+    assert context.get_request_id() == context.get_request_id(0) == "7"
+    processor = context.request_processor[0]
+    assert processor.get_request_property("X-COLOUR") == processor.get_request_properties()["x-Colour"] == "red"
+    assert processor.get_request_properties().get("Accept") is None
     assert context.get_request_header(0, "X-Shape") is None
     assert context.get_all_request_header(0) == {"x-colour": "red"}
 
@@ -383,7 +392,43 @@ def test_an_answer_is_bytes_or_text_with_or_without_its_type(answer: Any, body: 
     assert as_body(answer, "a/b") == (body, content_type)
 
 
-@pytest.mark.parametrize("answer", [None, 5, {"a": 1}, [b"x"], (b"x", "a/b", 200), ({}, "a/b")])
-def test_an_answer_that_is_neither_is_a_failure(answer: Any) -> None:
+@pytest.mark.parametrize(
+    ("answer", "accept", "body", "content_type"),
+    [
+        ({"a": [1]}, "a/b", b'{\n  "a": [\n    1\n  ]\n}', "application/json"),
+        ({"a": 1}, "application/json;q=0.5", b'{\n  "a": 1\n}', "application/json"),
+        (5, "*/*", b"5", "application/json"),
+        (({}, "a/b"), "application/json", b"{}", "a/b"),
+        ([[1, 2], [3, 4]], "image/png, text/csv, */*", b"1,2\n3,4\n", "text/csv"),
+        (np.float32(0.5), "application/json", b"0.5", "application/json"),
+        ({"t": torch.ones(2)}, "application/json", b'{\n  "t": [\n    1.0,\n    1.0\n  ]\n}', "application/json"),
+    ],
+)
+def test_an_answer_that_is_neither_is_encoded(answer: Any, accept: str, body: bytes, content_type: str) -> None:
+    assert as_body(answer, accept) == (body, content_type)
+
+
+def test_an_array_can_be_npy_and_npz() -> None:
+    npy, _ = as_body(np.arange(3), "application/x-npy")
+    assert np.load(io.BytesIO(npy)).tolist() == [0, 1, 2]
+    npz, _ = as_body({"a": torch.ones(1), "b": [2]}, "application/x-npz")
+    assert {name: array.tolist() for name, array in np.load(io.BytesIO(npz)).items()} == {"a": [1.0], "b": [2]}
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("image/png", "image/png"),
+        ("image/*;q=0.8, Image/WebP, */*", "image/webp"),
+        ("*/*", "application/json"),
+        ("x/y;q=0, a/b", "a/b"),
+    ],
+)
+def test_bytes_have_the_first_type_that_the_client_names(accept: str, content_type: str) -> None:
+    assert as_body(b"x", accept) == (b"x", content_type)
+
+
+@pytest.mark.parametrize("answer", [None, [b"x"], (b"x", "a/b", 200), object(), {1: {2, 3}}])
+def test_an_answer_that_cannot_be_encoded_is_a_failure(answer: Any) -> None:
     with pytest.raises(FunctionFailed, match="the request failed"):
         as_body(answer, "a/b")

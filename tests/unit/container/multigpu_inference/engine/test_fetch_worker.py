@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.engine.fetch_worker import MAX_ITEMS, FetchRunner
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.errors import BadRequest, FunctionFailed
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import FETCH_FN, STORE_FN, FetchedItem, Invocation, Result, Task
-from multigpu_inference.user_module import Context, UserModule
+from multigpu_inference.user_module import UserModule
 
 SCRIPT = """
 import numpy as np

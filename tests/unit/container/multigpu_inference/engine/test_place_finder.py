@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from multigpu_inference.arena import Arena
+from multigpu_inference.context import Context
 from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.place_finder import PlaceFinder
 from multigpu_inference.engine.process_pool import ProcessPool
@@ -22,7 +23,7 @@ from multigpu_inference.engine.worker_process import Reply
 from multigpu_inference.errors import BadRequest
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, Invocation, ScriptInfo, Task
-from multigpu_inference.user_module import Context, UserModule
+from multigpu_inference.user_module import UserModule
 
 FUNCTIONS = frozenset({"model_fn", INPUT_FN, PREDICT_FN, OUTPUT_FN})
 ORDINARY = """

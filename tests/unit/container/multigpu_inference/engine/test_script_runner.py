@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.engine.pipeline import Pipeline
 from multigpu_inference.engine.script_runner import ScriptRunner
@@ -25,7 +26,7 @@ from multigpu_inference.messages import (
     Result,
     Task,
 )
-from multigpu_inference.user_module import Context, UserModule
+from multigpu_inference.user_module import UserModule
 
 SCRIPT = """
 import threading, torch
@@ -200,9 +201,9 @@ def test_a_result_that_does_not_pickle_says_so_in_the_log_only(step: str) -> Non
 
 def test_an_answer_that_is_none_fails_the_request_and_only_the_log_says_why() -> None:
     with pytest.raises(FunctionFailed) as error:
-        runner("def output_fn(prediction, accept): return 5").run(task(OUTPUT_FN), codec.encode(1))
-    assert "int" not in error.value.message
-    assert error.value.detail.endswith("not int")
+        runner("def output_fn(prediction, accept): pass").run(task(OUTPUT_FN), codec.encode(1))
+    assert "NoneType" not in error.value.message
+    assert "NoneType" in error.value.detail
 
 
 def test_for_a_request_whose_time_is_over_nothing_is_run() -> None:

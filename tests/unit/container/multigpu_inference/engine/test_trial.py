@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from multigpu_inference.context import Context
 from multigpu_inference.engine import codec
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.errors import BadRequest, ServingError
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, STOCK_ORDER, Findings, Invocation, Result, Task
-from multigpu_inference.user_module import Context, UserModule
+from multigpu_inference.user_module import UserModule
 
 SCRIPT = """
 import itertools, random, threading, torch

@@ -1,0 +1,229 @@
+"""The four functions that a script need not have: what SageMaker's PyTorch toolkit does where one is missing.
+
+    model.pt ──model_fn──► TorchScript module      (or the only .pt, .pth or .pt2 file in the model folder)
+    JSON, CSV, npy ──input_fn──► tensor ──predict_fn──► tensor ──output_fn──► JSON, CSV, npy
+
+Run where a script's own would run: `model_fn` and `predict_fn` in a replica worker, the others in pool workers. They do what
+the toolkit's do (sagemaker-pytorch-inference 2.0.25, `default_pytorch_inference_handler`), with three differences: a body that
+cannot be read is 400 and not 500, an npy body is never unpickled, and what `torch.export` or AOTInductor saved (.pt2) loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multigpu_inference import content_type as types
+from multigpu_inference.encoding import encode
+from multigpu_inference.errors import BadRequest, ModelError, NotAcceptable, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILE = "model.pt"
+SUFFIXES = (".pt", ".pth", ".pt2")
+
+
+def model_file(model_dir: str | Path) -> Path:
+    """The file that `model_fn` loads: model.pt, or the only one that could be a model.
+
+    Raises:
+        ModelError: where there is none, or more than one.
+    """
+    named = Path(model_dir, MODEL_FILE)
+    if named.is_file():
+        return named
+    found = sorted(path for path in Path(model_dir).iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "there is none"
+        raise ModelError(f"without a model_fn the model folder must have {MODEL_FILE}, or one {_or(SUFFIXES)} file: {names}")
+    return found[0]
+
+
+def model_fn(model_dir: str) -> Any:
+    """Load the model file onto this process's first GPU, or the CPU where it sees none.
+
+    Returns:
+        A TorchScript module; for a .pt2 file an exported program's module, or a compiled package. Called with a tensor.
+
+    Raises:
+        ModelError: where there is no such file, or it is not such a model.
+    """
+    path = model_file(model_dir)
+    if path.suffix == ".pt2":
+        return _load_exported(path)
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # the format is the toolkit's
+            return torch.jit.load(str(path), map_location=_device()).eval()
+    except RuntimeError as error:
+        raise ModelError(f"{path.name} is no TorchScript model; one of another kind needs a model_fn") from error
+
+
+def input_fn(body: str | bytes | bytearray, content_type: str) -> torch.Tensor:
+    """A tensor from JSON or CSV (float32) or npy (its own type), on this process's GPU where it sees one.
+
+    Raises:
+        BadRequest: where the body is not what its type says.
+        UnsupportedMediaType: for any other type.
+    """
+    import torch
+
+    media_type = types.media_type(content_type)
+    if media_type not in _DECODERS:
+        raise UnsupportedMediaType(f"the content type must be one of {', '.join(_DECODERS)}")
+    try:
+        array = _DECODERS[media_type](body)
+        tensor = torch.from_numpy(array) if media_type == types.NPY else torch.from_numpy(np.asarray(array, np.float32))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BadRequest(f"the body is no array in {media_type}") from error
+    return tensor.to(_device())
+
+
+def predict_fn(data: Any, model: Any) -> Any:
+    """Call the model, in evaluation mode, without gradients, on its device."""
+    import torch
+
+    if isinstance(model, torch.nn.Module):
+        with contextlib.suppress(NotImplementedError):  # an exported program is in one mode for good
+            model.eval()
+        model = model.to(_device())
+    with torch.no_grad():
+        return model(data.to(_device()) if hasattr(data, "to") else data)
+
+
+def output_fn(prediction: Any, accept: str) -> tuple[bytes, str]:
+    """The prediction as JSON, CSV or npy, whichever the client names first; numbers of a tensor as Python's own.
+
+    Raises:
+        NotAcceptable: where it names none of them.
+    """
+    made = (types.JSON, types.CSV, types.NPY)
+    chosen = types.first_accepted(accept, made)
+    if chosen is None:
+        raise NotAcceptable(f"the answer can be one of {', '.join(made)}")
+    return encode(_as_lists(prediction), chosen), chosen
+
+
+def offer_toolkit() -> None:
+    """Let a script import the toolkit's handler, to call its defaults, where the toolkit itself is not installed."""
+    package = "sagemaker_pytorch_serving_container"
+    if package in sys.modules or importlib.util.find_spec(package) is not None:
+        return
+    sys.modules[package] = ModuleType(package)
+    sys.modules[package].__path__ = []
+    for name in ("default_pytorch_inference_handler", "default_inference_handler"):
+        module = ModuleType(f"{package}.{name}")
+        vars(module)["DefaultPytorchInferenceHandler"] = ToolkitHandler
+        sys.modules[module.__name__] = module
+        setattr(sys.modules[package], name, module)
+
+
+class ToolkitHandler:
+    """The toolkit's `DefaultPytorchInferenceHandler`, for scripts that extend its defaults."""
+
+    VALID_CONTENT_TYPES = (types.JSON, types.NPY)
+
+    def default_model_fn(self, model_dir: str) -> Any:
+        """`model_fn`."""
+        return model_fn(model_dir)
+
+    def default_input_fn(self, input_data: Any, content_type: str) -> torch.Tensor:
+        """`input_fn`."""
+        return input_fn(input_data, content_type)
+
+    def default_predict_fn(self, data: Any, model: Any) -> Any:
+        """`predict_fn`."""
+        return predict_fn(data, model)
+
+    def default_output_fn(self, prediction: Any, accept: str) -> bytes:
+        """`output_fn`, without the type."""
+        return output_fn(prediction, accept)[0]
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _load_exported(path: Path) -> Any:
+    """A .pt2 file: code that AOTInductor compiled, or a program that `torch.export` saved."""
+    import torch
+
+    compiled = is_compiled(path)
+    try:
+        if compiled:
+            return torch._inductor.aoti_load_package(str(path))
+        program = torch.export.load(path)
+        if _device() != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, _device())
+        return program.module()
+    except Exception as error:
+        raise ModelError(f"{path.name} is neither an exported program nor an AOTInductor package for this machine") from error
+
+
+def is_compiled(path: Path) -> bool:
+    """Whether a .pt2 archive holds compiled code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/data/aotinductor/" in f"/{name}" for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ModelError(f"{path.name} is no .pt2 archive") from error
+
+
+def _as_lists(prediction: Any) -> Any:
+    """A tensor as nested lists; a tensor within something else is `encode`'s."""
+    import torch
+
+    return prediction.detach().cpu().tolist() if isinstance(prediction, torch.Tensor) else prediction
+
+
+def _from_json(body: str | bytes | bytearray) -> Any:
+    return np.array(json.loads(body))
+
+
+def _from_csv(body: str | bytes | bytearray) -> Any:
+    text = body if isinstance(body, str) else bytes(body).decode("utf-8")
+    if not text.strip():
+        raise ValueError("no rows")
+    return np.genfromtxt(io.StringIO(text), delimiter=",")
+
+
+def _from_npy(body: str | bytes | bytearray) -> Any:
+    """An array out of an npy body.
+
+    By its header, and never by `np.load`, which unpickles where it may and takes a header's word for how much memory to take.
+    """
+    raw = bytes(body.encode("latin-1") if isinstance(body, str) else body)
+    stream = io.BytesIO(raw)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("objects are not read")
+    array = np.frombuffer(bytearray(raw[stream.tell() :]), dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+_DECODERS = {types.JSON: _from_json, types.CSV: _from_csv, types.NPY: _from_npy}
