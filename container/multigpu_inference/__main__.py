@@ -10,18 +10,27 @@ import sys
 import psutil
 
 from multigpu_inference import process
-from multigpu_inference.planner import command
+from multigpu_inference.check import command as check
+from multigpu_inference.planner import command as plan
 
 _LAST_S = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; its exit code: 0, 2 where an argument or a setting is not allowed, 3 where the model does not load."""
+    """Run a command; its exit code.
+
+    0; 1 where `check`'s request is not answered; 2 where an argument or a setting is not allowed; 3 where the model does not
+    load.
+    """
     parser = argparse.ArgumentParser(prog="python -m multigpu_inference")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    plan = commands.add_parser("plan", help="measure a model, predict placements, recommend settings")
-    plan.set_defaults(run=command.run)
-    command.add_arguments(plan)
+    for name, command, text in (
+        ("check", check, "run a model's functions once where they would run, and say what will be parallel"),
+        ("plan", plan, "measure a model, predict placements, recommend settings"),
+    ):
+        subparser = commands.add_parser(name, help=text)
+        subparser.set_defaults(run=command.run)
+        command.add_arguments(subparser)
     chosen = parser.parse_args(arguments)
     # As Ctrl-C: leave through the blocks that end what was started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -318,6 +318,25 @@ class WorkerReady(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
+class BranchFailure(_Sent):
+    """A branch's model could not turn a batch into results, in a process of its own.
+
+    Attributes:
+        kind: The error's class in `errors`, where it has an HTTP status; else nothing.
+        message: One line.
+        status: Its HTTP status.
+        trace: For the log.
+        out_of_memory: Whether fewer items might have fitted.
+    """
+
+    kind: str
+    message: str
+    status: int = 500
+    trace: str = ""
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StartFailed(_Sent):
     """A process cannot start; `message` is the one line that says why."""
 
@@ -361,7 +380,8 @@ class ScriptInfo(_Sent):
 
     Attributes:
         stages: `STAGES`, or 1.
-        functions: Names of the functions that it defines.
+        functions: Names of the functions that it has.
+        defaults: Those of them that are the toolkit's, because it does not define them.
         fetch_types: `FETCH_TYPES`: the media types that go through `fetch_fn`; None: all.
         default_accept: `DEFAULT_ACCEPT`: the type to make when a client accepts anything; None where it says nothing.
         sample: What `sample_input()` returned: a body and its content type.
@@ -370,6 +390,7 @@ class ScriptInfo(_Sent):
 
     stages: int = 1
     functions: frozenset[str] = frozenset()
+    defaults: frozenset[str] = frozenset()
     fetch_types: frozenset[str] | None = None
     default_accept: str | None = None
     sample: tuple[bytes, str] | None = None

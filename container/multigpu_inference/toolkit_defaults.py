@@ -26,28 +26,10 @@ import numpy as np
 from multigpu_inference import content_type as types
 from multigpu_inference.encoding import encode
 from multigpu_inference.errors import BadRequest, ModelError, NotAcceptable, UnsupportedMediaType
+from multigpu_inference.model_file import find_model_file
 
 if TYPE_CHECKING:
     import torch
-
-MODEL_FILE = "model.pt"
-SUFFIXES = (".pt", ".pth", ".pt2")
-
-
-def model_file(model_dir: str | Path) -> Path:
-    """The file that `model_fn` loads: model.pt, or the only one that could be a model.
-
-    Raises:
-        ModelError: where there is none, or more than one.
-    """
-    named = Path(model_dir, MODEL_FILE)
-    if named.is_file():
-        return named
-    found = sorted(path for path in Path(model_dir).iterdir() if path.suffix in SUFFIXES and path.is_file())
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "there is none"
-        raise ModelError(f"without a model_fn the model folder must have {MODEL_FILE}, or one {_or(SUFFIXES)} file: {names}")
-    return found[0]
 
 
 def model_fn(model_dir: str) -> Any:
@@ -59,16 +41,14 @@ def model_fn(model_dir: str) -> Any:
     Raises:
         ModelError: where there is no such file, or it is not such a model.
     """
-    path = model_file(model_dir)
+    path = find_model_file(Path(model_dir))
     if path.suffix == ".pt2":
         return _load_exported(path)
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # the format is the toolkit's
+            warnings.simplefilter("ignore", DeprecationWarning)  # the format is the toolkit's
             return torch.jit.load(str(path), map_location=_device()).eval()
     except RuntimeError as error:
         raise ModelError(f"{path.name} is no TorchScript model; one of another kind needs a model_fn") from error
@@ -220,10 +200,6 @@ def _from_npy(body: str | bytes | bytearray) -> Any:
         raise ValueError("objects are not read")
     array = np.frombuffer(bytearray(raw[stream.tell() :]), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
-
-
-def _or(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 _DECODERS = {types.JSON: _from_json, types.CSV: _from_csv, types.NPY: _from_npy}

@@ -40,6 +40,7 @@ from multigpu_inference.messages import (
     TRANSFORM_FN,
     ScriptInfo,
 )
+from multigpu_inference.model_file import find_model_file
 
 MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
 PRE_MODEL_FN, MODEL_WARMUP_FN = "pre_model_fn", "model_warmup_fn"  # around model_fn, in the same process
@@ -105,7 +106,7 @@ class UserModule:
         if settings.program != DEFAULT_PROGRAM or not settings.model_dir.is_dir():
             raise ModelError(missing)
         try:
-            toolkit_defaults.model_file(settings.model_dir)
+            find_model_file(settings.model_dir)
         except ModelError as error:
             raise ModelError(f"{missing}; {error}") from None
         os.chdir(settings.model_dir)
@@ -127,6 +128,7 @@ class UserModule:
         return ScriptInfo(
             stages=stages,
             functions=frozenset(self._functions),
+            defaults=frozenset(self._defaults),
             fetch_types=self._fetch_types(),
             default_accept=accept,
             sample=self._sample(),

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from multigpu_inference.config import Settings
-from multigpu_inference.errors import SettingsError
+from multigpu_inference.config import DEFAULT_PROGRAM, Settings
+from multigpu_inference.errors import ModelError, SettingsError
+from multigpu_inference.model_file import find_model_file
 
 _BASE_DIR = "SAGEMAKER_BASE_DIR"
 
@@ -32,6 +33,17 @@ def model_folder(given: Path, environ: Mapping[str, str]) -> Iterator[tuple[dict
         (Path(base_dir) / "model").symlink_to(given.resolve())
         own = {_BASE_DIR: base_dir}
         settings = Settings.from_env({**environ, **own})
-        if not settings.model.script.is_file():
-            raise SettingsError(f"{given} has no code/{settings.model.program}")
+        _refuse_without_model(given, settings)
         yield own, settings
+
+
+def _refuse_without_model(given: Path, settings: Settings) -> None:
+    if settings.model.script.is_file():
+        return
+    missing = f"{given} has no code/{settings.model.program}"
+    if settings.model.program != DEFAULT_PROGRAM:
+        raise SettingsError(missing)
+    try:
+        find_model_file(given)
+    except ModelError as error:
+        raise SettingsError(f"{missing}; {error}") from None

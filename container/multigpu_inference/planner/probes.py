@@ -13,8 +13,13 @@ from multigpu_inference.errors import ModelError
 from multigpu_inference.messages import ScriptInfo
 
 
-async def probe(settings: Settings, environ: Mapping[str, str]) -> tuple[ScriptInfo, int]:
+async def probe(settings: Settings, environ: Mapping[str, str], *, need_import: bool = True) -> tuple[ScriptInfo, int]:
     """The script, and how many GPUs torch can use, as the engine finds them.
+
+    Args:
+        settings: Of the container.
+        environ: The variables that say so.
+        need_import: Whether a script that cannot be imported on a machine without a GPU is refused, where there is none.
 
     Raises:
         StartupError: where the script breaks its contract, cannot be imported on a machine without a GPU, or where there is a
@@ -30,6 +35,6 @@ async def probe(settings: Settings, environ: Mapping[str, str]) -> tuple[ScriptI
     else:
         info, report = await asyncio.gather(ask(script, deadline), ask(cuda, deadline))
         gpus = len(cuda_devices(report))
-    if info.import_error is not None and not gpus:
+    if info.import_error is not None and not gpus and need_import:
         raise ModelError(info.import_error)
     return info, gpus

@@ -35,6 +35,23 @@ class Sample:
 
 
 def choose_sample(script: ScriptInfo, body: Path | None, content_type: str | None, accept: str | None) -> Sample:
+    """A request whose input does not come from elsewhere, which would say nothing of this machine.
+
+    Args: as `find_sample`.
+
+    Raises:
+        SettingsError: where there is none.
+    """
+    chosen = find_sample(script, body, content_type, accept)
+    if script.fetches(chosen.content_type, {}):
+        raise SettingsError(
+            f"a request of type {chosen.content_type} goes through fetch_fn, which says nothing of this machine: "
+            "measure with --body FILE --content-type TYPE of another type (FETCH_TYPES says which do)"
+        )
+    return chosen
+
+
+def find_sample(script: ScriptInfo, body: Path | None, content_type: str | None, accept: str | None) -> Sample:
     """A file's bytes where one is given, else the script's sample.
 
     Args:
@@ -44,18 +61,8 @@ def choose_sample(script: ScriptInfo, body: Path | None, content_type: str | Non
         accept: What is asked for; None: what the script or the stock toolkit makes for a client that accepts anything.
 
     Raises:
-        SettingsError: where there is no request to measure with, or only one whose input comes from elsewhere.
+        SettingsError: where there is neither, or the file cannot be read.
     """
-    chosen = _chosen(script, body, content_type, accept)
-    if script.fetches(chosen.content_type, {}):
-        raise SettingsError(
-            f"a request of type {chosen.content_type} goes through fetch_fn, which says nothing of this machine: "
-            "measure with --body FILE --content-type TYPE of another type (FETCH_TYPES says which do)"
-        )
-    return chosen
-
-
-def _chosen(script: ScriptInfo, body: Path | None, content_type: str | None, accept: str | None) -> Sample:
     wanted = accept or script.default_accept or STOCK_ACCEPT
     if body is not None:
         if content_type is None:
@@ -65,5 +72,5 @@ def _chosen(script: ScriptInfo, body: Path | None, content_type: str | None, acc
         except OSError as error:
             raise SettingsError(f"--body {body} cannot be read: {error.strerror}") from None
     if script.sample is None:
-        raise SettingsError("the script has no sample_input(): say --body FILE --content-type TYPE, a request to measure with")
+        raise SettingsError("the script has no sample_input(): say --body FILE --content-type TYPE, a request to try")
     return Sample(script.sample[0], content_type or script.sample[1], wanted, "sample_input()")

@@ -17,7 +17,7 @@ from multigpu_inference import toolkit_defaults
 from multigpu_inference.config import ModelSettings
 from multigpu_inference.context import Context
 from multigpu_inference.errors import BadRequest, ModelError, NotAcceptable, UnsupportedMediaType
-from multigpu_inference.toolkit_defaults import input_fn, model_file, model_fn, output_fn, predict_fn
+from multigpu_inference.toolkit_defaults import input_fn, model_fn, output_fn, predict_fn
 from multigpu_inference.user_module import UserModule
 
 
@@ -42,31 +42,6 @@ def model_dir(tmp_path: Path) -> Path:
         scripted = torch.jit.script(Double())  # in training mode
         torch.jit.save(scripted, str(folder / "model.pt"))
     return folder
-
-
-# Which file
-
-
-def test_model_pt_goes_before_others(model_dir: Path) -> None:
-    (model_dir / "other.pth").touch()
-    assert model_file(model_dir).name == "model.pt"
-
-
-@pytest.mark.parametrize("name", ["a.pt", "b.pth", "c.pt2"])
-def test_else_the_only_one_is_taken(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    (tmp_path / "readme.txt").touch()
-    (tmp_path / "folder.pt").mkdir()
-    assert model_file(tmp_path).name == name
-
-
-def test_several_or_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.pt, or one \.pt, \.pth or \.pt2 file: there is none"):
-        model_file(tmp_path)
-    for name in ("b.pth", "a.pt"):
-        (tmp_path / name).touch()
-    with pytest.raises(ModelError, match=r"file: a\.pt, b\.pth"):
-        model_file(tmp_path)
 
 
 # The model
