@@ -37,6 +37,7 @@ _OWN_NAMES = (
     "MULTIGPU_MAX_BATCH_SIZE",
     "MULTIGPU_MAX_QUEUE_SIZE",
     "MULTIGPU_MIN_REPLICAS",
+    "MULTIGPU_MPS",
     "MULTIGPU_NUM_REPLICAS",
     "MULTIGPU_PLACEMENT",
     "MULTIGPU_PREPROCESS",
@@ -108,6 +109,7 @@ class EngineSettings:
         num_replicas: `MULTIGPU_NUM_REPLICAS`: default one per visible GPU, on the CPU one.
         min_replicas: `MULTIGPU_MIN_REPLICAS`: 1: with fewer healthy ones the HTTP front end's /ping says 503.
         placement: `MULTIGPU_PLACEMENT`: ring, same, or a list such as `cuda:0,cuda:2;cuda:1,cuda:3`.
+        mps: `MULTIGPU_MPS`: whether processes that share a GPU compute at the same time, by NVIDIA's Multi-Process Service.
         preprocess: `MULTIGPU_PREPROCESS`: where input_fn and output_fn run: auto (find out), pool, replica.
         preprocess_workers: `MULTIGPU_PREPROCESS_WORKERS`: processes of the pool.
         max_queue_size: `MULTIGPU_MAX_QUEUE_SIZE`: requests that may wait to be admitted.
@@ -124,6 +126,7 @@ class EngineSettings:
     num_replicas: int | None
     min_replicas: int
     placement: str
+    mps: bool
     preprocess: str
     preprocess_workers: int | None
     max_queue_size: int | None
@@ -206,6 +209,7 @@ class Settings:
                 num_replicas=read.optional_integer("MULTIGPU_NUM_REPLICAS", 1, 256),
                 min_replicas=read.integer("MULTIGPU_MIN_REPLICAS", 1, 1, 256),
                 placement=read.text("MULTIGPU_PLACEMENT", "ring"),
+                mps=bool(read.switch("MULTIGPU_MPS", False)),
                 preprocess=read.choice("MULTIGPU_PREPROCESS", "auto", ("auto", "pool", "replica")),
                 preprocess_workers=read.optional_integer("MULTIGPU_PREPROCESS_WORKERS", 1, 1024),
                 max_queue_size=read.optional_integer("MULTIGPU_MAX_QUEUE_SIZE", 0, 100_000),

@@ -28,6 +28,7 @@ from multigpu_inference.config import HTTP, Settings
 from multigpu_inference.errors import SettingsError, StartupError
 from multigpu_inference.ipc import FrameStream
 from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReached, EngineReady
+from multigpu_inference.mps import Mps
 from multigpu_inference.requirements import install_requirements
 from multigpu_inference.run_folder import FRONT_END_PARENT_PID, run_folder
 
@@ -56,6 +57,7 @@ class Supervisor:
         self._settings = settings
         self._run_dir = run_dir
         self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._mps: Mps | None = None
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -113,7 +115,10 @@ class Supervisor:
         """Install what the script needs, then start the engine, and wait until it can answer."""
         timeout_s = self._settings.engine.startup_timeout_s
         await install_requirements(self._settings.model.code_dir / "requirements.txt", self._run_dir, timeout_s)
-        command = Command("engine", "multigpu_inference.engine.server", (str(self._run_dir),))
+        if self._settings.engine.mps:
+            self._mps = await Mps.start(self._run_dir)
+        environ = {} if self._mps is None else self._mps.environ
+        command = Command("engine", "multigpu_inference.engine.server", (str(self._run_dir),), environ)
         child, stream = await self._spawn(command)
         # The engine has its own deadline for each worker and says which one was late; this is for the engine itself.
         ready = await first_message(command, child, stream, asyncio.get_running_loop().time() + 2 * timeout_s + 10)
@@ -164,6 +169,8 @@ class Supervisor:
         for child in self._children.values():
             process.kill_group(child.pid)
             await child.wait()
+        if self._mps is not None:
+            await self._mps.stop()
         # What they had started is ours now, and ends with its group or its parent; it must not outlive us.
         deadline = time.monotonic() + _ORPHANS_END_S
         while process.reap_orphans() and time.monotonic() < deadline:

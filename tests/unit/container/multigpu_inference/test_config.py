@@ -30,6 +30,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
             num_replicas=None,
             min_replicas=1,
             placement="ring",
+            mps=False,
             preprocess="auto",
             preprocess_workers=None,
             max_queue_size=None,
@@ -57,6 +58,7 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_DEVICES": "cuda",
         "MULTIGPU_NUM_REPLICAS": "3",
         "MULTIGPU_PLACEMENT": "same",
+        "MULTIGPU_MPS": "1",
         "MULTIGPU_PREPROCESS": "pool",
         "MULTIGPU_PREPROCESS_WORKERS": "5",
         "MULTIGPU_MAX_QUEUE_SIZE": "0",
@@ -79,7 +81,7 @@ def test_every_setting_can_be_given() -> None:
     assert Settings.from_env(environ) == Settings(
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
         front_end=FrontEndSettings("http", 9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
-        engine=EngineSettings("cuda", 3, 2, "same", "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
+        engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
         acceleration=AccelerationSettings("bfloat16", False, True, True),
         telemetry=TelemetrySettings(True, "mattes", "http://collector:4318"),
     )

@@ -1,0 +1,82 @@
+"""NVIDIA's Multi-Process Service: lets the processes that share a GPU compute at the same time instead of by turns.
+
+    supervisor ──► nvidia-cuda-mps-control ──► its server ◄── replica workers, by CUDA_MPS_PIPE_DIRECTORY
+
+Started by the supervisor before the engine, where `MULTIGPU_MPS=1` asks for it; ends with the container. With ring placement
+two processes share each GPU, with more replicas than GPUs as many as there are.
+
+Source: NVIDIA, "Multi-Process Service", sections 4 and 5 (the control daemon, its environment and its pipes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from multigpu_inference import process
+from multigpu_inference.errors import DeviceError
+
+_DAEMON = "nvidia-cuda-mps-control"
+_START_S = 5.0
+_LOOK_EVERY_S = 0.05
+
+
+class Mps:
+    """The control daemon, and how CUDA programs find it."""
+
+    def __init__(self, daemon: asyncio.subprocess.Process, environ: dict[str, str]) -> None:
+        """Use `start`."""
+        self._daemon = daemon
+        self.environ = environ
+
+    @classmethod
+    async def start(cls, run_dir: Path) -> Mps:
+        """Start the daemon with its pipes in the run folder, and wait until it takes clients.
+
+        Raises:
+            DeviceError: where it is not in this container, or ends or says nothing.
+        """
+        program = shutil.which(_DAEMON)
+        if program is None:
+            raise DeviceError(
+                f"MULTIGPU_MPS=1: there is no {_DAEMON} here. NVIDIA's container runtime brings it along with the driver where "
+                "NVIDIA_DRIVER_CAPABILITIES has 'compute'; without MULTIGPU_MPS processes take turns on a GPU"
+            )
+        pipes = run_dir / "mps"
+        pipes.mkdir(mode=0o700)
+        environ = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(pipes)}
+        daemon = await asyncio.create_subprocess_exec(
+            program, "-f",  # in the foreground, as a child that ends with its group
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **environ},
+            start_new_session=True,
+        )  # fmt: skip
+        started = cls(daemon, environ)
+        try:
+            async with asyncio.timeout(_START_S):
+                await started._wait_ready(pipes / "control")
+        except TimeoutError:
+            await started.stop()
+            raise DeviceError(f"MULTIGPU_MPS=1: {_DAEMON} was not ready within {_START_S:g} s") from None
+        except BaseException:
+            await started.stop()
+            raise
+        return started
+
+    async def stop(self) -> None:
+        """End the daemon and its server."""
+        process.kill_group(self._daemon.pid)
+        await self._daemon.wait()
+
+    async def _wait_ready(self, control: Path) -> None:
+        """Wait for the pipe that the daemon makes when it listens."""
+        while not control.exists():
+            if self._daemon.returncode is not None:
+                assert self._daemon.stderr is not None
+                said = (await self._daemon.stderr.read()).decode(errors="replace").split("\n")[0].strip()
+                raise DeviceError(f"MULTIGPU_MPS=1: {_DAEMON} ended with code {self._daemon.returncode}: {said or 'no word'}")
+            await asyncio.sleep(_LOOK_EVERY_S)
