@@ -10,6 +10,7 @@ from typing import Any
 
 from bench import report, suite
 from bench.bench_error import BenchError
+from bench.branch_time import measure_branches
 from bench.front_end_memory import front_end_memory_table, measure_front_end_memory
 from bench.measure import measure
 from bench.memory import measure_memory
@@ -50,6 +51,10 @@ def _run(arguments: argparse.Namespace) -> int:
         overload = measure_overload(setup)
         print(overload.table())
         return _written(arguments, overload.as_json())
+    if arguments.branches:
+        branches = measure_branches(setup)
+        print(branches.table())
+        return _written(arguments, branches.as_json())
     results = measure(setup)
     print(results_table(results))
     print(f"\n{breakdown_table(results[-1])}")
@@ -122,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--no-limit", action="store_true", help="do not measure the limit")
     run.add_argument("--memory", action="store_true", help="how much memory so many requests in flight take, each sent once")
     run.add_argument("--front-end-memory", action="store_true", help="memory of mms or http while so many are held (hold)")
+    run.add_argument("--branches", action="store_true", help="how long branches take together (sim-branches, tiny-branches)")
     run.add_argument("--ping", action="store_true", help="offer five times what it can serve, and ask /ping meanwhile")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     whole = commands.add_parser("suite", help="every figure that has a goal, and the report")

@@ -23,6 +23,7 @@ from bench.gpu_chain import measure_chain, measure_replicas, record_trace
 from bench.gpu_networks import measure_copies, measure_layouts, measure_networks
 from bench.gpu_report import Section, write_report
 from bench.gpu_setup import ROOT, Setup, free_memory
+from bench.gpu_streams import measure_streams
 
 OUTPUT = ROOT / "build" / "bench" / "gpu"
 Measure = Callable[[Setup, Section], None]
@@ -66,6 +67,7 @@ def _sections(out: Path) -> dict[str, tuple[str, Measure]]:
     return {
         "networks": ("Each network alone", measure_networks),
         "chain": ("Both stages: serial, overlapped, batched", measure_chain),
+        "streams": ("Streams of a stage, on one copy of its weights", measure_streams),
         "replicas": ("Replicas on one device", measure_replicas),
         "copies": ("The pictures' way to the device", measure_copies),
         "layouts": ("Channels last or planes", measure_layouts),

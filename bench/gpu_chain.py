@@ -48,7 +48,7 @@ def measure_chain(setup: Setup, section: Section) -> None:
                     rate = _median(setup, partial(called_rate, setup, pipeline, callers))
                     what = f"{'overlapped' if max_batch_size == 1 else 'batched'}{', CUDA graphs' if cuda_graphs else ''}"
                     section.rows.append(Row(what, precision.name, max_batch_size, rate, limit, f"{callers} callers"))
-                    _close(pipeline)
+                    close(pipeline)
                     free_memory()
 
 
@@ -92,7 +92,7 @@ def called_rate(setup: Setup, pipeline: Callable[[Tensor], Any], callers: int) -
     return (len(ended) - callers) / (ended[-1] - ended[callers - 1])
 
 
-def _close(pipeline: Pipeline) -> None:
+def close(pipeline: Pipeline) -> None:
     """Also wait for its threads: an interpreter that exits beside one that is inside torch is aborted."""
     pipeline.close()
     for thread in threading.enumerate():
@@ -152,7 +152,7 @@ def _replica(
             ready.wait(_START_S)
             # All of them over the same time: each one's samples together, not their median.
             rate = statistics.mean(called_rate(setup, pipeline, callers) for _ in range(setup.samples))
-            _close(pipeline)
+            close(pipeline)
             rates.put(rate)
     except threading.BrokenBarrierError:
         rates.put("another replica failed")
@@ -183,7 +183,7 @@ def record_trace(setup: Setup, section: Section, folder: Path) -> None:
             setup.synchronise()
         profile.export_chrome_trace(str(folder / "gpu_kernels.json"))
         section.notes.append("`gpu_kernels.json`: what the profiler saw of four requests, by thread and by stream.")
-        _close(pipeline)
+        close(pipeline)
 
 
 def _spans_of(pipeline: Callable[[Tensor], Any], pictures: Sequence[Tensor]) -> list[hops.Span]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.branch_time import measure_branches
 from bench.front_end_memory import front_end_memory_table, measure_front_end_memory
 from bench.goal import Goal
 from bench.measure import measure
@@ -16,7 +17,7 @@ from bench.setup import Setup, make_setup
 from bench.workload import find
 
 # Kinds of rows, in the JSON too.
-LOAD, MEMORY, FRONT_END_MEMORY, OVERLOAD = "load", "memory", "front-end memory", "overload"
+LOAD, MEMORY, FRONT_END_MEMORY, OVERLOAD, BRANCHES = "load", "memory", "front-end memory", "overload", "branches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Row:
         workload: The workload's name.
         setup: Arguments of `make_setup`.
         goals: What is to be reached; none: a figure that is only reported.
-        kind: `LOAD`, `MEMORY`, `FRONT_END_MEMORY` or `OVERLOAD`.
+        kind: `LOAD`, `MEMORY`, `FRONT_END_MEMORY`, `OVERLOAD` or `BRANCHES`.
         windows: Lengths and number of windows, where they are others than the suite's.
         reported: The figure that is told where there is no goal.
     """
@@ -78,4 +79,9 @@ def _overload(setup: Setup) -> tuple[dict[str, Any], str]:
     return found.as_json(), found.table()
 
 
-_MEASURES = {LOAD: _load, MEMORY: _memory, FRONT_END_MEMORY: _front_end_memory, OVERLOAD: _overload}
+def _branches(setup: Setup) -> tuple[dict[str, Any], str]:
+    found = measure_branches(setup)
+    return found.as_json(), found.table()
+
+
+_MEASURES = {LOAD: _load, MEMORY: _memory, FRONT_END_MEMORY: _front_end_memory, OVERLOAD: _overload, BRANCHES: _branches}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.goal import Goal
-from bench.row import FRONT_END_MEMORY, MEMORY, OVERLOAD, Row
+from bench.row import BRANCHES, FRONT_END_MEMORY, MEMORY, OVERLOAD, Row
 
 _MB_IN_MIB = 1e6 / (1 << 20)
 # A row that takes turns with a second container has twice the windows.
@@ -57,6 +57,25 @@ def _memory(in_flight: int) -> Row:
     )
 
 
+def _shared_memory(in_flight: int) -> Row:
+    return Row(
+        f"memory: {in_flight} inferences of shared at once on one copy of its weights, 1 replica, http",
+        "shared",
+        {
+            "replicas": 1,
+            "concurrency": (in_flight,),
+            "front_end": "http",
+            "extra": {"MULTIGPU_STREAMS_PER_STAGE": str(in_flight)},
+        },
+        (Goal("beyond_bodies_mib", _MB_IN_MIB, at_least=False), Goal("answered", in_flight)),
+        MEMORY,
+    )
+
+
+def _branches(workload: str, *goals: Goal) -> Row:
+    return Row(f"branches at the same time, {workload}", workload, {}, goals, BRANCHES, reported="of_slowest")
+
+
 def _front_end_memory(in_flight: int, *goals: Goal) -> Row:
     return Row(
         f"front-end memory: {in_flight} requests of 5 MB held, http against mms",
@@ -82,6 +101,9 @@ ROWS = (
     _cpu("tiny", 16, 0.90),
     _cpu("noop", 32, 0.6),
     _memory(960),
+    _shared_memory(960),
+    _branches("sim-branches", Goal("of_slowest", 1.1, at_least=False)),
+    _branches("tiny-branches", Goal("of_slowest", 1.3, at_least=False)),
     Row(
         "noop, 32 in flight, http against mms",
         "noop",
@@ -117,6 +139,8 @@ QUICK_ROWS = (
     Row("noop", "noop", {"concurrency": (8,), "front_end": "mms"}),
     Row("noop, http against mms", "noop", {"concurrency": (8,), "front_end": "http"}),
     _memory(48),
+    _shared_memory(48),
+    _branches("sim-branches"),
     _front_end_memory(16),
 )
 QUICK_SWEEPS: tuple[tuple[str, dict[str, Any]], ...] = (("sim", {"devices": 2, "concurrency": (1, 4, 8), "front_end": "mms"}),)

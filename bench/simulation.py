@@ -21,6 +21,7 @@ class Simulation:
         stage_2_item_ms: The second stage's `b`.
         postprocess_ms: `output_fn`, which holds nothing.
         max_batch_size: The largest batch of a stage.
+        stages: 2, or 1: then the second stage is not there, and its times are 0.
     """
 
     preprocess_ms: float = 9.0
@@ -30,6 +31,7 @@ class Simulation:
     stage_2_item_ms: float = 0.0
     postprocess_ms: float = 11.0
     max_batch_size: int = 1
+    stages: int = 2
 
     def ideal_per_second(self, devices: int) -> float:
         """Requests per second where every device is held all the time, in the best batches.
@@ -52,6 +54,7 @@ class Simulation:
         """What `workloads/sim.py` reads, with the folder of the devices' locks."""
         numbers = {
             "DEVICES": devices,
+            "STAGES": self.stages,
             "MAX_BATCH_SIZE": self.max_batch_size,
             "PREPROCESS_MS": self.preprocess_ms,
             "STAGE_1_MS": self.stage_1_ms,
@@ -67,4 +70,5 @@ class Simulation:
 
 
 UNBATCHED = Simulation()
+STUDY = Simulation(preprocess_ms=5.0, stage_1_ms=45.0, stage_2_ms=0.0, postprocess_ms=0.0, stages=1)
 BATCHED = Simulation(stage_1_ms=6.0, stage_1_item_ms=2.0, stage_2_ms=9.0, stage_2_item_ms=3.0, max_batch_size=8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.bench_error import BenchError
 from bench.pictures import noise, photos
-from bench.simulation import BATCHED, UNBATCHED, Simulation
+from bench.simulation import BATCHED, STUDY, UNBATCHED, Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
 _SCRIPTS = ROOT / "bench" / "workloads"
@@ -139,6 +139,38 @@ _ALL = (
     ),
     _SIM,
     Workload(
+        name="sim-branches",
+        summary="three branches of 40, 30 and 24 ms on a simulated device, in a process and on a thread",
+        script=_SCRIPTS / "sim_branches.py",
+        inputs=_SIM.inputs,
+        content_type=_SIM.content_type,
+        accept="application/json",
+        exact=True,
+        concurrency=4,
+        settings=_SIM.settings,
+    ),
+    Workload(
+        name="tiny-branches",
+        summary="small JPEG, three networks of 10, 6 and 2 ms at the same time",
+        script=_SCRIPTS / "tiny_branches.py",
+        inputs=partial(photos, 4, (400, 300), 8, 85),
+        content_type="image/jpeg",
+        accept="application/json",
+        exact=True,
+        concurrency=4,
+    ),
+    Workload(
+        name="shared",
+        summary="2 KB in, held for a second within a network of 64 MiB, 10 bytes out",
+        script=_SCRIPTS / "shared.py",
+        inputs=partial(noise, _BODIES, 2048),
+        content_type=_BYTES,
+        accept=_BYTES,
+        exact=True,
+        concurrency=64,
+        settings={"MULTIGPU_PREPROCESS": "pool", "MULTIGPU_STREAMS_PER_STAGE": "64"},
+    ),
+    Workload(
         name="sim-batched",
         summary="two stages of 6 + 2·n and 9 + 3·n ms on simulated devices, batches of up to 8",
         script=_SIM.script,
@@ -149,6 +181,12 @@ _ALL = (
         concurrency=16,
         settings={**_SIM.settings, "MULTIGPU_MAX_BATCH_SIZE": "8"},
         simulation=BATCHED,
+    ),
+    replace(
+        _SIM,
+        name="study",
+        summary="one model of 45 ms on simulated devices, 5 ms of transformation: the study of 3,000 pictures",
+        simulation=STUDY,
     ),
 )
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}

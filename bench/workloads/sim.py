@@ -1,12 +1,12 @@
-"""Two models on simulated accelerators: 1, 2, 4 or 8 devices with plenty of cores, studied on a small machine.
+"""One model or two on simulated accelerators: 1, 2, 4 or 8 devices with plenty of cores, studied on a small machine.
 
 A stage sleeps for `a + b·n` milliseconds for a batch of n and holds its device all that time. A device is a file that is
 locked: held by one stage at a time, in whatever process, and free again when its holder dies. Preprocessing and
 postprocessing sleep too and hold nothing. Imports no torch, so that dozens of processes fit and start quickly.
 
-The environment says how long everything takes: `SIM_DEVICES`, `SIM_DEVICE_DIR`, `SIM_MAX_BATCH_SIZE`, and in
-milliseconds `SIM_PREPROCESS_MS`, `SIM_STAGE_1_MS`, `SIM_STAGE_1_ITEM_MS`, `SIM_STAGE_2_MS`, `SIM_STAGE_2_ITEM_MS`,
-`SIM_POSTPROCESS_MS`.
+The environment says how many stages there are and how long everything takes: `SIM_STAGES`, `SIM_DEVICES`, `SIM_DEVICE_DIR`,
+`SIM_MAX_BATCH_SIZE`, and in milliseconds `SIM_PREPROCESS_MS`, `SIM_STAGE_1_MS`, `SIM_STAGE_1_ITEM_MS`, `SIM_STAGE_2_MS`,
+`SIM_STAGE_2_ITEM_MS`, `SIM_POSTPROCESS_MS`.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from multigpu_inference import ReplicaSet
 
-STAGES = 2
+STAGES = int(os.environ.get("SIM_STAGES", 2))
 SIZE = (64, 48)
 DEFAULT_ACCEPT = "image/png"
 
@@ -101,10 +101,11 @@ class Stage:
 
 
 def load_stages(devices):
-    """The two stages of one replica."""
+    """The stages of one replica: as many as it has devices."""
+    stages = [(ImageOps.invert, "STAGE_1", 8), (ImageOps.mirror, "STAGE_2", 12)][: len(devices)]
     return [
-        Stage(ImageOps.invert, setting("STAGE_1_MS", 8), setting("STAGE_1_ITEM_MS", 0), devices[0]),
-        Stage(ImageOps.mirror, setting("STAGE_2_MS", 12), setting("STAGE_2_ITEM_MS", 0), devices[1]),
+        Stage(work, setting(f"{name}_MS", base_ms), setting(f"{name}_ITEM_MS", 0), device)
+        for (work, name, base_ms), device in zip(stages, devices, strict=True)
     ]
 
 
@@ -120,7 +121,7 @@ def input_fn(body, content_type):
 
 
 def predict_fn(data, model):
-    """Through both stages."""
+    """Through all stages."""
     return model(data)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multigpu_inference.engine.accelerate import accelerate as accelerate
+    from multigpu_inference.engine.branches import Branch as Branch
+    from multigpu_inference.engine.branches import Branches as Branches
     from multigpu_inference.engine.local_pool import LocalPool as LocalPool
     from multigpu_inference.engine.pipeline import Pipeline as Pipeline
     from multigpu_inference.engine.placement import plan_placement as plan_placement
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Branch": "engine.branches",
+    "Branches": "engine.branches",
     "Bulk": "fetched",
     "Fetched": "fetched",
     "LocalPool": "engine.local_pool",
@@ -31,7 +35,18 @@ _HOME = {
     "accelerate": "engine.accelerate",
     "plan_placement": "engine.placement",
 }
-__all__ = ["Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"]
+__all__ = [
+    "Branch",
+    "Branches",
+    "Bulk",
+    "Fetched",
+    "LocalPool",
+    "Pipeline",
+    "ReplicaSet",
+    "Stage",
+    "accelerate",
+    "plan_placement",
+]
 
 
 def __getattr__(name: str) -> Any:

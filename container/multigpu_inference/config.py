@@ -116,7 +116,7 @@ class EngineSettings:
         request_timeout_s: `MULTIGPU_REQUEST_TIMEOUT_S`: 55, from arrival; SageMaker gives up at 60.
         startup_timeout_s: `MULTIGPU_STARTUP_TIMEOUT_S`: 600, for all models to load.
         stage_threads: `MULTIGPU_STAGE_THREADS`: CPU threads that a stage of a replica computes one batch with.
-        streams_per_stage: `MULTIGPU_STREAMS_PER_STAGE`: 1: batches that a stage works on at a time, with one copy of its weights.
+        streams_per_stage: `MULTIGPU_STREAMS_PER_STAGE`: 1: batches that a stage works on at a time, on one copy of its weights.
         max_batch_size: `MULTIGPU_MAX_BATCH_SIZE`: items that a stage takes at a time, at most: default 8 on GPUs, 1 on the CPU.
         max_batch_delay_ms: `MULTIGPU_MAX_BATCH_DELAY_MS`: 0: how long a stage that has room may wait for its batch to grow.
         trace: `MULTIGPU_TRACE`: whether a request's log line has the beginning and the end of each hop.
@@ -284,8 +284,8 @@ def _streams_per_stage(read: _Reader) -> int:
     streams = read.integer("MULTIGPU_STREAMS_PER_STAGE", 1, 1, 1024)
     if streams > 1 and read.switch("MULTIGPU_CUDA_GRAPHS", False):
         raise SettingsError(
-            f"MULTIGPU_STREAMS_PER_STAGE={streams} with MULTIGPU_CUDA_GRAPHS=1: a captured graph has one set of buffers, so its "
-            "batches would take turns; allowed is one of the two"
+            f"MULTIGPU_STREAMS_PER_STAGE={streams} with MULTIGPU_CUDA_GRAPHS=1: a captured graph has one set of buffers, so "
+            "its batches would take turns; allowed is one of the two"
         )
     return streams
 

@@ -30,7 +30,8 @@ class Capacity:
 
     Attributes:
         num_replicas: Replica workers.
-        threads_per_stage: CPU threads that a stage computes with; the stages of a replica share its part of the cores.
+        threads_per_stage: CPU threads that a stage computes one batch with; the stages of a replica, and what each works on at
+            a time, share its part of the cores.
         pool_workers: Processes of the pool that may work at a time.
         in_flight_per_replica: Requests that one replica worker holds.
         admitted: Requests that are between admission and answer, at most.
@@ -66,7 +67,8 @@ def plan_capacity(
     # A request is with one worker at a time, so more workers than requests in flight would never work.
     pool = settings.preprocess_workers or min(MAX_FRONT_END_WORKERS, max(2, cores - replicas))
     batch = settings.max_batch_size or DEFAULT_BATCH_SIZE["cuda" if num_gpus else "cpu"]
-    in_flight = _BATCHES_PER_STAGE * stages * batch
+    streams = settings.streams_per_stage
+    in_flight = _BATCHES_PER_STAGE * stages * batch * streams
     admitted = in_flight * replicas + 2 * pool
     queue = admitted if settings.max_queue_size is None else settings.max_queue_size
     front_end_workers = min(MAX_FRONT_END_WORKERS, admitted + queue + _REFUSING_WORKERS)
@@ -75,7 +77,7 @@ def plan_capacity(
         fetching = min(fetching, (front_end.workers or front_end_workers) // _FETCHING_SHARE)
     return Capacity(
         num_replicas=replicas,
-        threads_per_stage=settings.stage_threads or max(1, cores // (replicas * stages)),
+        threads_per_stage=settings.stage_threads or max(1, cores // (replicas * stages * streams)),
         pool_workers=pool,
         in_flight_per_replica=in_flight,
         admitted=admitted,

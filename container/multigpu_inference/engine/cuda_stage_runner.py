@@ -2,14 +2,16 @@
 
     who hands an item   copy stream       ──copies──┐ event
     the stage's thread  compute stream              └──► begin ── stage(items) ── end ──► the stage behind it, the caller
+    another one         another stream              (the same, with the same weights, for another batch)
 
 So while a batch is computed, the next one is issued and the items of the one after it are on their way to the device. Of
-the threads only two ever wait for the device: the caller for the last stage, and this one for its batch before the last.
+the threads only two ever wait for the device: the caller for the last stage, and a stage's for its batch before the last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ import numpy as np
 from multigpu_inference.engine import structure
 from multigpu_inference.engine.job import Job, Pass
 from multigpu_inference.engine.stage import Stage
-from multigpu_inference.engine.stage_runner import StageRunner
+from multigpu_inference.engine.stage_runner import Runner, StageRunner
 
 if TYPE_CHECKING:
     import torch
@@ -57,26 +59,37 @@ class CudaPass(Pass):
         return ended - float(self.begin.elapsed_time(self.end)) / 1e3, ended
 
 
+class _Lane(threading.local):
+    """What each of the stage's threads has for itself: its stream, and its batches on the device."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        import torch
+
+        self.compute = torch.cuda.Stream(device=device)
+        self.on_device: deque[CudaPass] = deque()
+
+
 class CudaStageRunner(StageRunner):
     """Runs a stage on streams of its own."""
 
-    def __init__(self, stage: Stage, number: int, limit: int, max_delay_s: float, behind: StageRunner | None) -> None:
+    def __init__(
+        self, stage: Stage, number: int, limit: int, max_delay_s: float, behind: Runner | None, threads: int = 1
+    ) -> None:
         """Make the streams; the arguments are those of `StageRunner`."""
         import torch
 
-        super().__init__(stage, number, limit, max_delay_s, behind)
-        self._compute = torch.cuda.Stream(device=stage.device)
+        super().__init__(stage, number, limit, max_delay_s, behind, threads)
+        self._lane = _Lane(stage.device)
         self._copy = torch.cuda.Stream(device=stage.device)
         self._from_peers: dict[torch.device, torch.cuda.Stream] = {}
-        self._on_device: deque[CudaPass] = deque()
 
     def _bring(self, job: Job) -> None:
         """Copy an item's tensors that are elsewhere to the device, without waiting for anything."""
         import torch
 
-        device = self._compute.device
+        device = self._copy.device
         if self._number == 1:
-            job.ready = _made_by_caller(job.value, device)
+            job.ready = made_by_caller(job.value, device)
         tensors = [leaf for _, leaf in structure.leaves(job.value) if structure.is_tensor(leaf)]
         if all(tensor.device == device for tensor in tensors):
             return
@@ -106,26 +119,27 @@ class CudaStageRunner(StageRunner):
         return stream or self._from_peers.setdefault(peer, torch.cuda.Stream(device=peer))
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._compute.device, non_blocking=True)
+        return tensor.to(self._copy.device, non_blocking=True)
 
     def _make_room(self) -> None:
-        while len(self._on_device) >= _BATCHES_ON_DEVICE:
+        on_device = self._lane.on_device
+        while len(on_device) >= _BATCHES_ON_DEVICE:
             with contextlib.suppress(Exception):  # whoever waits for that batch is told; this thread goes on
-                self._on_device.popleft().wait()
+                on_device.popleft().wait()
 
     def _pass(self, jobs: list[Job]) -> None:
         import torch
 
-        passed = CudaPass(len(jobs))
-        with torch.cuda.stream(self._compute):
+        passed, compute = CudaPass(len(jobs)), self._lane.compute
+        with torch.cuda.stream(compute):
             for event in {event for job in jobs for event in job.ready}:
-                self._compute.wait_event(event)
-            passed.begin.record(self._compute)
+                compute.wait_event(event)
+            passed.begin.record(compute)
             try:
                 results = self._call([job.value for job in jobs])
             finally:  # a stage that fails has issued work too, and it still reads the items
-                passed.end.record(self._compute)
-                self._on_device.append(passed)
+                passed.end.record(compute)
+                self._lane.on_device.append(passed)
                 for job in jobs:
                     job.issued.append(passed.end)
         for job, result in zip(jobs, results, strict=True):
@@ -138,7 +152,7 @@ class CudaStageRunner(StageRunner):
         torch.cuda.empty_cache()
 
 
-def _made_by_caller(value: Any, device: torch.device) -> tuple[torch.cuda.Event, ...]:
+def made_by_caller(value: Any, device: torch.device) -> tuple[torch.cuda.Event, ...]:
     """What an item waits for that the caller may still be making on its own streams; nothing where it is on the host."""
     import torch
 

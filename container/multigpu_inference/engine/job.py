@@ -9,14 +9,20 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from multigpu_inference.engine.hops import Span
 
 if TYPE_CHECKING:
     import torch
 
-    from multigpu_inference.engine.interest import Interest
+
+class Wanted(Protocol):
+    """Whose a job is: an `Interest`, or the item that it is a part of."""
+
+    def lost(self) -> BaseException | None:
+        """Why nobody waits any more; None while somebody does."""
 
 
 class Pass:
@@ -40,6 +46,25 @@ class Pass:
         return self.started, self.ended
 
 
+class BranchesPass(Pass):
+    """One item's way through a stage made of branches, each of which had it in a batch of its own."""
+
+    def __init__(self, passes: Sequence[Pass]) -> None:
+        """Take together what the branches noted."""
+        super().__init__(0.0, 0.0, max(passed.batch_size for passed in passes))
+        self._passes = passes
+
+    def wait(self) -> None:
+        """Wait until the results of all branches are there."""
+        for passed in self._passes:
+            passed.wait()
+
+    def times(self, latest: float) -> tuple[float, float]:
+        """From the first branch's beginning to the last one's end."""
+        started, ended = zip(*(passed.times(latest) for passed in self._passes), strict=True)
+        return min(started), max(ended)
+
+
 class Job:
     """One item, from the call to its one outcome.
 
@@ -50,7 +75,7 @@ class Job:
         issued: What must have passed, beyond `ready`, before the memory of a job that failed can be given up.
     """
 
-    def __init__(self, item: Any, interest: Interest | None = None) -> None:
+    def __init__(self, item: Any, interest: Wanted | None = None) -> None:
         """Begin with what the pipeline was called with, and with whose interest it is for."""
         self.value = item
         self.interest = interest
@@ -74,6 +99,18 @@ class Job:
     def passed(self, passed: Pass) -> None:
         """Note a stage that it has gone through."""
         self._passes.append(passed)
+
+    def keep(self, parts: Sequence[Job]) -> None:
+        """Keep all that other jobs, made of this one's value, hold, and what must have passed before that can be given up."""
+        self._held += parts
+        self.issued += (event for part in parts for event in (*part.ready, *part.issued))
+
+    def become_all(self, parts: dict[str, Job]) -> None:
+        """Go on with what other jobs, made of this one's value, have come to."""
+        self.keep(list(parts.values()))
+        ready = tuple({event: None for part in parts.values() for event in part.ready})
+        self.become({name: part.value for name, part in parts.items()}, ready)
+        self.passed(BranchesPass([passed for part in parts.values() for passed in part._passes]))
 
     def wait_until_ready(self) -> None:
         """Wait, on the host, until the value can be read."""

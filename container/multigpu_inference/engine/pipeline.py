@@ -5,7 +5,7 @@
 
 Runs in a replica worker, and wherever else a script calls its model. Callers on several threads hand in an item each and
 wait for its result; while stage 2 works on some, stage 1 works on the next. With one caller it is what the stages give
-when they are called one after another.
+when they are called one after another. A stage may be made of branches that work on an item at the same time.
 """
 
 from __future__ import annotations
@@ -16,15 +16,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from multigpu_inference.engine import hops, interest, structure
+from multigpu_inference.engine.branches import Branches
+from multigpu_inference.engine.branches_runner import BranchesRunner
 from multigpu_inference.engine.job import Job
 from multigpu_inference.engine.stage import Stage
-from multigpu_inference.engine.stage_runner import StageRunner
+from multigpu_inference.engine.stage_runner import Runner, StageRunner
 
 
 class Pipeline:
     """A chain of stages that is called like a function, from any number of threads."""
 
-    def __init__(self, stages: Sequence[Stage], *, max_batch_size: int | None = None, max_batch_delay_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        max_batch_size: int | None = None,
+        max_batch_delay_ms: float = 0.0,
+        streams: int = 1,
+    ) -> None:
         """Chain stages. Their threads start with the first call.
 
         Args:
@@ -32,15 +41,19 @@ class Pipeline:
             max_batch_size: The most items that a stage takes at a time, where it would take more.
             max_batch_delay_ms: How long a stage that could begin waits for its batch to become full, from when its oldest
                 item came; 0: it takes what there is.
+            streams: How many batches a stage works on at a time: so many threads, each with a stream of its own on CUDA, share
+                its weights and call it at the same time. With more than one it must bear that: what it changes when it is
+                called (a counter, a buffer) belongs to one call.
         """
         if not stages:
             raise ValueError("a pipeline needs at least one stage")
         limits = [_limit(stage, max_batch_size) for stage in stages]
         self.stages = tuple(stages)
         self._limits = limits
+        self._streams = streams
         self._max_delay_s = max_batch_delay_ms / 1e3
         # By process: a child that was forked has none of the threads, so it starts its own.
-        self._runners: dict[int, list[StageRunner]] = {}
+        self._runners: dict[int, list[Runner]] = {}
         self._closed = False
         weakref.finalize(self, _close, self._runners)
 
@@ -65,12 +78,26 @@ class Pipeline:
             hops.record(span)
         return result
 
+    def map(self, items: Sequence[Any]) -> list[Any]:
+        """Take several items through all stages together; their results, in order. One that fails raises when all are done."""
+        jobs = [Job(item, interest.current()) for item in items]
+        self._first().hand(jobs)
+        failed: BaseException | None = None
+        for job in jobs:
+            try:
+                _hand_over(job.result())
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return [job.value for job in jobs]
+
     def close(self) -> None:
         """Refuse further calls, and end the threads when those under way are done. Does not wait; optional."""
         self._closed = True
         _close(self._runners)
 
-    def _first(self) -> StageRunner:
+    def _first(self) -> Runner:
         runners = self._runners.get(os.getpid())
         if runners is None:
             # Callers may come here together: all go on with what one of them has stored.
@@ -81,13 +108,26 @@ class Pipeline:
             runners[0].close()  # they may have been started after `close` looked for them
         return runners[0]
 
-    def _make_runners(self) -> list[StageRunner]:
-        runners: list[StageRunner] = []
+    def _make_runners(self) -> list[Runner]:
+        runners: list[Runner] = []
         behind = None
         for number, stage in reversed(list(enumerate(self.stages, 1))):
-            behind = _runner(stage)(stage, number, self._limits[number - 1], self._max_delay_s, behind)
+            behind = self._runner(stage, number, behind)
             runners.insert(0, behind)
         return runners
+
+    def _runner(self, stage: Stage, number: int, behind: Runner | None) -> Runner:
+        limit = self._limits[number - 1]
+        if not isinstance(stage, Branches):
+            return _stage_runner(stage)(stage, number, limit, self._max_delay_s, behind, self._streams)
+        return BranchesRunner(
+            stage,
+            number,
+            behind,
+            lambda branch, join: _stage_runner(branch)(
+                branch, number, min(limit, branch.max_batch_size), self._max_delay_s, join, branch.threads or self._streams
+            ),
+        )
 
 
 def _limit(stage: Stage, max_batch_size: int | None) -> int:
@@ -98,7 +138,7 @@ def _limit(stage: Stage, max_batch_size: int | None) -> int:
     return limit
 
 
-def _runner(stage: Stage) -> type[StageRunner]:
+def _stage_runner(stage: Stage) -> type[StageRunner]:
     if not str(stage.device).startswith("cuda"):
         return StageRunner
     from multigpu_inference.engine.cuda_stage_runner import CudaStageRunner
@@ -106,7 +146,7 @@ def _runner(stage: Stage) -> type[StageRunner]:
     return CudaStageRunner
 
 
-def _close(runners: dict[int, list[StageRunner]]) -> None:
+def _close(runners: dict[int, list[Runner]]) -> None:
     """End the threads of this process; whatever another one had is not touched, its locks least of all."""
     mine = runners.get(os.getpid())
     if mine is not None:

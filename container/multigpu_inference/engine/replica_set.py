@@ -28,13 +28,14 @@ class ReplicaSet:
     """One or more pipelines that take turns."""
 
     def __init__(self, replicas: Sequence[Sequence[Stage]]) -> None:
-        """Make a pipeline of each replica's stages, with `MULTIGPU_MAX_BATCH_SIZE` and `MULTIGPU_MAX_BATCH_DELAY_MS`."""
+        """Make a pipeline of each replica's stages, with as many streams and such batches as the settings say."""
         settings = Settings.from_env(os.environ).engine
         self.replicas = tuple(
             Pipeline(
                 stages,
                 max_batch_size=settings.max_batch_size or _default_batch_size(stages),
                 max_batch_delay_ms=settings.max_batch_delay_ms,
+                streams=settings.streams_per_stage,
             )
             for stages in replicas
         )

@@ -38,12 +38,18 @@ def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight
         in_flight: Requests that it may hold where its model is made of stages.
     """
     _initialise_cuda(devices)
-    settings = Settings.from_env(os.environ).model
+    all_settings = Settings.from_env(os.environ)
+    settings, streams = all_settings.model, all_settings.engine.streams_per_stage
     on_gpu = next((int(d.removeprefix("cuda:")) for d in devices if d.startswith("cuda:")), None)
     properties = {"model_dir": str(settings.model_dir), "gpu_id": on_gpu}
     context = Context(devices, replica_id, num_replicas, properties)
     script = UserModule.load(settings)
     model = _load_model(script, context)
+    if streams > 1 and not _has_stages(model):
+        raise ModelError(
+            f"MULTIGPU_STREAMS_PER_STAGE={streams}: model_fn returned a model without stages, whose predict_fn is called for "
+            "one request at a time; allowed is 1, or a model made of stages"
+        )
     runner = ScriptRunner(script, context, model, devices[0])
 
     def run(task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:

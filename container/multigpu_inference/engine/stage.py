@@ -43,8 +43,9 @@ class Stage(Protocol):
     def __call__(self, items: Sequence[Any], /) -> Sequence[Any]:
         """Turn items into as many results, in order.
 
-        A pipeline calls it from one thread of its own, without gradients. Where it raises, it is called again with
-        fewer of the same items, so it leaves them as they are.
+        A pipeline calls it from one thread of its own, without gradients; from several at a time where it is told so
+        (`MULTIGPU_STREAMS_PER_STAGE`). Where it raises, it is called again with fewer of the same items, so it leaves them
+        as they are.
 
         On CUDA it only issues work, on the stream that is current when it is called, and waits for nothing: the tensors
         of its items are on its device and ready on that stream, and whoever called it waits for what it returns.

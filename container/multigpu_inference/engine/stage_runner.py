@@ -1,8 +1,10 @@
-"""One stage of a replica at work: a thread that takes batches out of its queue, runs them, and hands the results on.
+"""One stage of a replica at work: threads that take batches out of its queue, run them, and hand the results on.
 
     hand ──► queue ──► thread: stage(items) ──► hand of the stage behind it, or the caller
+                  └──► thread: stage(items) ──┘
 
-A batch that fails is split and tried again, down to single items, so that a bad item fails alone. One that does not fit
+There is one thread, or as many as are asked for: they share the stage and its weights, and each has a batch of its own under
+way. A batch that fails is split and tried again, down to single items, so that a bad item fails alone. One that does not fit
 into memory is split too, and larger ones of its key are not tried again.
 """
 
@@ -13,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from multigpu_inference import log
 from multigpu_inference.engine.batch_queue import BatchQueue, Entry
@@ -22,10 +24,28 @@ from multigpu_inference.engine.stage import Stage, batch_key, batch_limit, room
 from multigpu_inference.engine.worker import is_sticky
 
 
+class Runner(Protocol):
+    """What takes items through a part of a pipeline: a stage, or the branches of one."""
+
+    def start(self) -> None:
+        """Start the threads, where they have not been."""
+
+    def close(self) -> None:
+        """Let the threads end when all that was handed in has passed. Does not wait."""
+
+    def hand(self, jobs: Sequence[Job], /) -> None:
+        """Take items."""
+
+    def wait_for_room(self) -> None:
+        """Wait until less work waits than may."""
+
+
 class StageRunner:
     """Runs a stage on the CPU."""
 
-    def __init__(self, stage: Stage, number: int, limit: int, max_delay_s: float, behind: StageRunner | None) -> None:
+    def __init__(
+        self, stage: Stage, number: int, limit: int, max_delay_s: float, behind: Runner | None, threads: int = 1
+    ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
@@ -33,26 +53,31 @@ class StageRunner:
             number: Its place among the stages, from 1.
             limit: The most items of a batch.
             max_delay_s: How long an item may wait for its batch to become full.
-            behind: The stage that takes the results; None behind the last.
+            behind: What takes the results; None behind the last.
+            threads: How many batches it works on at a time.
         """
         self._stage = stage
         self._number = number
         self._limit = limit
         self._behind = behind
-        self._queue = BatchQueue[Job](max_delay_s)
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._queue = BatchQueue[Job](max_delay_s, threads)
+        self._threads: tuple[threading.Thread, ...] = ()
+        self._at_work = threads
+        self._counting = threading.Lock()
 
     def start(self) -> None:
-        """Start the thread, where it has not been; it ends after `close`."""
-        if self._thread is not None:
+        """Start the threads, where they have not been; they end after `close`."""
+        if self._threads:
             return
-        with self._starting:
-            if self._thread is None:
-                # A daemon: an interpreter that exits does not wait for a stage that never ends.
-                thread = threading.Thread(target=self._work, name=f"stage-{self._number}", daemon=True)
-                thread.start()
-                self._thread = thread
+        with self._counting:
+            if not self._threads:
+                # Daemons: an interpreter that exits does not wait for a stage that never ends.
+                threads = tuple(
+                    threading.Thread(target=self._work, name=f"stage-{self._number}", daemon=True) for _ in range(self._at_work)
+                )
+                for thread in threads:
+                    thread.start()
+                self._threads = threads
 
     def close(self) -> None:
         """Let the threads of this stage and of those behind it end when all that was handed in has passed. Does not wait."""
@@ -72,6 +97,10 @@ class StageRunner:
             for entry in entries:
                 entry.item.settle(error)
 
+    def wait_for_room(self) -> None:
+        """Wait until less work waits than may."""
+        self._queue.wait_for_room()
+
     def _entry(self, job: Job) -> Entry[Job]:
         self._bring(job)
         if self._limit == 1:  # nothing to group
@@ -82,15 +111,19 @@ class StageRunner:
     def _work(self) -> None:
         while self._take_turn():
             pass
-        if self._behind is not None:
+        with self._counting:
+            self._at_work -= 1
+            is_last = not self._at_work
+        if is_last and self._behind is not None:
             self._behind.close()
 
     def _take_turn(self) -> bool:
-        """Run one batch. A function of its own, so that nothing keeps the last batch while the thread waits for the next."""
+        """Run one batch; False at the end. A function, so that nothing keeps the last batch while the thread waits."""
         self._make_room()
         if self._behind is not None:
-            self._behind._queue.wait_for_room()
-        self._queue.wait_for_batch()
+            self._behind.wait_for_room()
+        if not self._queue.wait_for_batch():
+            return False
         batch: list[Entry[Job]] = []
         through: list[Job] = []
         try:
@@ -109,7 +142,7 @@ class StageRunner:
         else:
             for job in through:
                 job.settle()
-        return bool(batch)
+        return True
 
     def _run(self, batch: Sequence[Entry[Job]]) -> list[Job]:
         """Take a batch through the stage, in parts where it fails; the jobs that got through, in order."""

@@ -30,12 +30,11 @@ def small_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_input")
 def test_every_section_in_one_process_gives_figures(tmp_path: Path) -> None:
-    code = gpu.main(
-        ["--device", "cpu", "--quick", "--out", str(tmp_path), "--only", "networks", "chain", "copies", "layouts", "trace"]
-    )
+    sections = ["networks", "chain", "streams", "copies", "layouts", "trace"]
+    code = gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--only", *sections])
     assert code == 0
     content = json.loads((tmp_path / "gpu.json").read_text())
-    assert [section["name"] for section in content["sections"]] == ["networks", "chain", "copies", "layouts", "trace"]
+    assert [section["name"] for section in content["sections"]] == sections
     rows = [row for section in content["sections"] for row in section["rows"]]
     assert len(rows) > 20
     assert all(row["images_per_second"] > 0 for row in rows)

@@ -4,16 +4,17 @@ import dataclasses
 
 import pytest
 
+from bench.branch_time import BranchTime
 from bench.front_end_memory import FrontEndMemory
 from bench.memory import MemoryGrowth
 from bench.overload import Overload
 from bench.result import Result
-from bench.row import FRONT_END_MEMORY, LOAD, MEMORY, OVERLOAD, Row
+from bench.row import BRANCHES, FRONT_END_MEMORY, LOAD, MEMORY, OVERLOAD, Row
 from bench.rows import QUICK_ROWS, ROWS
 from bench.setup import make_setup
 from bench.workload import find
 
-FIGURES = {LOAD: Result, MEMORY: MemoryGrowth, FRONT_END_MEMORY: FrontEndMemory, OVERLOAD: Overload}
+FIGURES = {LOAD: Result, MEMORY: MemoryGrowth, FRONT_END_MEMORY: FrontEndMemory, OVERLOAD: Overload, BRANCHES: BranchTime}
 
 
 @pytest.mark.parametrize("row", [*ROWS, *QUICK_ROWS], ids=lambda row: row.name)

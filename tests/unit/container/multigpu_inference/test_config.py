@@ -37,6 +37,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
             request_timeout_s=55.0,
             startup_timeout_s=600.0,
             stage_threads=None,
+            streams_per_stage=1,
             max_batch_size=None,
             max_batch_delay_ms=0.0,
             trace=False,
@@ -81,10 +82,16 @@ def test_every_setting_can_be_given() -> None:
     assert Settings.from_env(environ) == Settings(
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
         front_end=FrontEndSettings("http", 9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
-        engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 0, 2.5, 30.0, 4, 16, 1.5, True),
+        engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 0, 2.5, 30.0, 4, 1, 16, 1.5, True),
         acceleration=AccelerationSettings("bfloat16", False, True, True),
         telemetry=TelemetrySettings(True, "mattes", "http://collector:4318"),
     )
+
+
+def test_streams_of_a_stage_and_captured_graphs_exclude_each_other() -> None:
+    assert Settings.from_env({"MULTIGPU_STREAMS_PER_STAGE": "4"}).engine.streams_per_stage == 4
+    with pytest.raises(SettingsError, match=r"MULTIGPU_STREAMS_PER_STAGE=4 with MULTIGPU_CUDA_GRAPHS=1: .* one of the two"):
+        Settings.from_env({"MULTIGPU_STREAMS_PER_STAGE": "4", "MULTIGPU_CUDA_GRAPHS": "1"})
 
 
 @pytest.mark.parametrize("value", ["", "  "])
@@ -103,6 +110,7 @@ def test_space_and_case_around_a_choice_do_not_matter() -> None:
         ("MULTIGPU_DEVICES", "tpu", "auto, cuda, cpu"),
         ("MULTIGPU_PREPROCESS", "process", "auto, pool, replica"),
         ("MULTIGPU_MAX_BATCH_SIZE", "0", "from 1 to 1024"),
+        ("MULTIGPU_STREAMS_PER_STAGE", "0", "from 1 to 1024"),
         ("MULTIGPU_MAX_BATCH_DELAY_MS", "-1", "a number of milliseconds from 0 to 10000"),
         ("MULTIGPU_DTYPE", "int8", "float32, float16, bfloat16"),
         ("MULTIGPU_COMPILE", "yes", "0 and 1"),

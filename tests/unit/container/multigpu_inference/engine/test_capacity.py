@@ -143,3 +143,15 @@ def test_without_a_quota_cores_are_those_of_the_affinity(tmp_path: Path) -> None
 
 def test_there_is_at_least_one_core_here() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_replica_holds_as_much_more_as_its_stages_work_on_at_a_time() -> None:
+    one, four = plan(4, 48, max_batch_size="2"), plan(4, 48, max_batch_size="2", streams_per_stage="4")
+    assert (one.in_flight_per_replica, four.in_flight_per_replica) == (4, 16)
+    assert four.admitted - one.admitted == 4 * 12
+    assert (one.threads_per_stage, four.threads_per_stage) == (12, 3)  # they share the replica's cores
+
+
+def test_960_requests_may_be_in_flight_on_one_replica() -> None:
+    assert plan(1, 48, streams_per_stage="60").in_flight_per_replica == 960  # of batches of 8, on a GPU
+    assert plan(0, 48, streams_per_stage="480").in_flight_per_replica == 960

@@ -10,6 +10,7 @@ import torch
 
 from multigpu_inference.engine import hops
 from multigpu_inference.engine.pipeline import Pipeline
+from multigpu_inference.engine.stage_runner import StageRunner
 from support import wait_until
 from unit.container.multigpu_inference.engine.simulated_cuda import Event, SimulatedCuda, SimulatedTensor
 from unit.container.multigpu_inference.engine.waiting import waits_in
@@ -71,7 +72,9 @@ Ring = tuple[Pipeline, CudaStage, CudaStage]
 
 def stage_thread(pipeline: Pipeline, number: int) -> threading.Thread | None:
     (runners,) = pipeline._runners.values()
-    return runners[number - 1]._thread
+    runner = runners[number - 1]
+    assert isinstance(runner, StageRunner)
+    return next(iter(runner._threads), None)
 
 
 def test_an_item_is_copied_to_each_stage_before_it_is_read(cuda: SimulatedCuda, ring: Ring) -> None:
@@ -147,7 +150,9 @@ def test_what_came_while_the_device_was_full_is_one_batch(cuda: SimulatedCuda, t
         wait_until(lambda number=number: len(stage.batches) == number, PATIENCE_S)  # type: ignore[misc]
     calls += [threads.submit(pipeline, cuda.tensor(label)) for label in "cde"]
     (runners,) = pipeline._runners.values()
-    wait_until(lambda: len(runners[0]._queue._waiting) == 3, PATIENCE_S)
+    (runner,) = runners
+    assert isinstance(runner, StageRunner)
+    wait_until(lambda: len(runner._queue._waiting) == 3, PATIENCE_S)
     cuda.release()
     for call in calls:
         call.result(PATIENCE_S)

@@ -18,6 +18,7 @@ from multigpu_inference.engine import hops, interest
 from multigpu_inference.engine.hops import Span
 from multigpu_inference.engine.interest import Interest, Withdrawals
 from multigpu_inference.engine.pipeline import Pipeline
+from multigpu_inference.engine.stage_runner import StageRunner
 from multigpu_inference.errors import ClientGone
 from support import wait_until
 
@@ -66,16 +67,19 @@ class Held(Watching):
         wait_until(lambda: [item] in self.batches, PATIENCE_S)
 
 
+def runners_of(pipeline: Pipeline) -> list[StageRunner]:
+    (runners,) = pipeline._runners.values()
+    return [runner for runner in runners if isinstance(runner, StageRunner)]
+
+
 def until_waiting(pipeline: Pipeline, count: int) -> None:
     """Wait until so many items wait for the first stage."""
-    (runners,) = pipeline._runners.values()
-    wait_until(lambda: len(runners[0]._queue._waiting) == count, PATIENCE_S)
+    first = runners_of(pipeline)[0]
+    wait_until(lambda: len(first._queue._waiting) == count, PATIENCE_S)
 
 
 def threads_of(pipeline: Pipeline) -> list[threading.Thread]:
-    (runners,) = pipeline._runners.values()
-    threads = [runner._thread for runner in runners]
-    return [thread for thread in threads if thread is not None]
+    return [thread for runner in runners_of(pipeline) for thread in runner._threads]
 
 
 def until_ended(threads: Sequence[threading.Thread]) -> None:

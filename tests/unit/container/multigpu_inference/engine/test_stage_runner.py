@@ -256,8 +256,7 @@ def test_a_stage_ends_after_those_before_it() -> None:
     first.start()
     assert job.result() == 1
     for runner in (first, second):
-        thread = runner._thread
-        assert thread is not None
+        (thread,) = runner._threads
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
@@ -265,9 +264,9 @@ def test_a_stage_ends_after_those_before_it() -> None:
 def test_starting_twice_is_starting_once() -> None:
     runner = StageRunner(BatchStage(list), 1, 8, 0.0, None)
     runner.start()
-    thread = runner._thread
+    threads = runner._threads
     runner.start()
-    assert runner._thread is thread
+    assert runner._threads is threads
     runner.close()
 
 
@@ -286,7 +285,7 @@ def test_a_stage_does_not_run_far_ahead_of_the_next() -> None:
     first.start()
     second.start()
     # One that the second stage works on and two that wait for it.
-    wait_until(lambda: len(quick.batches) == 3 and waits_in(threading.Condition.wait, first._thread), PATIENCE_S)
+    wait_until(lambda: len(quick.batches) == 3 and waits_in(threading.Condition.wait, first._threads[0]), PATIENCE_S)
     assert (len(quick.batches), len(slow.batches)) == (3, 1)
     go_on.set()
     assert [job.result() for job in jobs] == list(range(8))
