@@ -1,4 +1,4 @@
-"""The command line: `python -m bench run WORKLOAD`, `suite`, `report`, from the repository's root."""
+"""The command line: `python -m bench run WORKLOAD`, `suite`, `report`, `images`, from the repository's root."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import report, suite
+from bench import images, report, suite
 from bench.bench_error import BenchError
 from bench.branch_time import measure_branches
 from bench.front_end_memory import front_end_memory_table, measure_front_end_memory
@@ -135,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     whole.add_argument("--quick", action="store_true", help="a smoke run of about two minutes; its figures mean nothing")
     whole.add_argument("--only", help="rows whose name contains this")
     commands.add_parser("report", help="make the report again from build/bench/suite.json").set_defaults(do=_report)
+    images.add_arguments(
+        commands.add_parser("images", help="3,000 pictures, or yours, through 1 to 8 workers"), _positive, _assignment
+    )
     return parser
 
 

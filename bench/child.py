@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,8 @@ _POLL_S = 0.1
 _FRONT_END_LIMIT_S = 60.0
 _WORKER_SCRIPT = "model_service_worker.py"
 _LOG_LINES_SHOWN = 12
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)  # loaded here: between fork and exec is no time for it
 
 
 class Child:
@@ -49,6 +53,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=partial(_end_with, os.getpid()),
             )
         self.pid = self._process.pid
 
@@ -56,12 +61,16 @@ class Child:
         """Wait for it to be ready; `BenchError` with the end of its log where it ends or takes too long."""
         deadline = time.monotonic() + limit_s
         while not ready():
-            code = self._process.poll()
-            if code is not None:
-                raise BenchError(f"{self.name} ended with exit code {code}{self._log_end()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.name} was not ready within {limit_s:g} s{self._log_end()}")
             time.sleep(_POLL_S)
+
+    def check(self) -> None:
+        """`BenchError` with the end of its log where it has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise BenchError(f"{self.name} ended with exit code {code}{self._log_end()}")
 
     def wait_for_front_end(self, workers: int) -> None:
         """Wait until multi-model-server has all its workers: it is "healthy" before, and refuses what one cannot take."""
@@ -96,6 +105,13 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _end_with(parent_pid: int) -> None:
+    """Have the kernel ask this process to end when its parent does: one that is killed can stop nothing."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
 
 
 def free_port() -> int:

@@ -12,7 +12,7 @@ from types import TracebackType
 from bench.bench_error import BenchError
 from bench.child import Child, free_port
 from bench.container_log import ServedRequest, events, served_requests
-from bench.device_time import DeviceSeconds, read_advice, read_device_seconds
+from bench.device_time import DeviceSeconds, read_advice, read_device_seconds, read_gpu_utilization
 from bench.setup import HTTP
 from bench.workload import ROOT
 
@@ -85,6 +85,16 @@ class Container:
         asked = self._settings.get("SAGEMAKER_MODEL_SERVER_WORKERS")
         return int(asked or str((self._event("plan") or {}).get("front_end_workers", 1)))
 
+    @property
+    def admitted(self) -> int:
+        """How many requests its engine works on at a time; more wait."""
+        return int(str((self._event("plan") or {}).get("admitted", 1)))
+
+    def check(self) -> None:
+        """`BenchError` where it has ended by itself."""
+        if self._child is not None:
+            self._child.check()
+
     def served(self, since: float) -> list[ServedRequest]:
         """The requests answered since a moment of the epoch."""
         with self._log.open(errors="replace") as lines:
@@ -93,6 +103,10 @@ class Container:
     def device_seconds(self) -> DeviceSeconds:
         """What its devices have done since it started; empty where its front end has no page of metrics."""
         return read_device_seconds(self.url) if self._has_http_front_end else {}
+
+    def gpu_utilization(self) -> list[float]:
+        """What the driver says of each GPU just now; empty without GPUs, or without a page of metrics."""
+        return read_gpu_utilization(self.url) if self._has_http_front_end else []
 
     def advice(self) -> str:
         """What it would change; "" where its front end has no page of metrics."""

@@ -11,15 +11,19 @@ import json
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urljoin
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.format_table import format_table
 
+_T = TypeVar("_T")
+
 METRIC = "multigpu_device_seconds_total"
+GPU_METRIC = "multigpu_gpu_utilization_ratio"
 _BUSY = "busy"
 _TIMEOUT_S = 10.0
 
@@ -46,11 +50,7 @@ class DeviceTime:
 
 def read_device_seconds(url: str) -> DeviceSeconds:
     """Ask the container that listens at an address; empty where it does not say."""
-    try:
-        with urllib.request.urlopen(urljoin(url, "/metrics"), timeout=_TIMEOUT_S) as response:
-            return device_seconds(response.read().decode())
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
-        return {}
+    return _read(url, device_seconds) or {}
 
 
 def read_advice(url: str) -> str:
@@ -61,6 +61,17 @@ def read_advice(url: str) -> str:
             return str(json.load(response).get("advice", ""))
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, AttributeError):
         return ""
+
+
+def read_gpu_utilization(url: str) -> list[float]:
+    """What the driver says of each GPU just now: the share of time in which a kernel ran; empty where there is no driver."""
+    return _read(url, gpu_utilization) or []
+
+
+def gpu_utilization(text: str) -> list[float]:
+    """The gauge in a page of metrics, for each GPU."""
+    families = text_string_to_metric_families(text)
+    return [float(sample.value) for family in families for sample in family.samples if sample.name == GPU_METRIC]
 
 
 def device_seconds(text: str) -> DeviceSeconds:
@@ -115,6 +126,15 @@ def causes_of(devices: Iterable[DeviceTime]) -> list[str]:
 def spoken(cause: str) -> str:
     """A cause as people say it."""
     return cause.replace("_", " ")
+
+
+def _read(url: str, parse: Callable[[str], _T]) -> _T | None:
+    """What the page of metrics at an address says; None where there is none."""
+    try:
+        with urllib.request.urlopen(urljoin(url, "/metrics"), timeout=_TIMEOUT_S) as response:
+            return parse(response.read().decode())
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
+        return None
 
 
 def _percent(share: float) -> str:

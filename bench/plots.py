@@ -18,6 +18,7 @@ from matplotlib.ticker import ScalarFormatter
 
 from bench.container_log import HOPS
 from bench.device_time import DeviceTime, causes_of, spoken
+from bench.image_figures import ImageFigures, speed_up
 from bench.result import Result
 
 _STYLE: dict[Any, Any] = {
@@ -106,6 +107,29 @@ def device_time(devices: Sequence[DeviceTime]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set(title="time of each device, per cent", xlim=(0, 100))
         axes.legend(ncols=min(6, len(parts)), loc="upper center", bbox_to_anchor=(0.5, -0.1))
+        return _svg(figure)
+
+
+def by_workers(runs: Sequence[ImageFigures]) -> str:
+    """Total time, speed-up beside the ideal, and medians of transformation and inference, by workers."""
+    with plt.rc_context(_STYLE):
+        figure, (times, speeds, medians) = plt.subplots(1, 3, figsize=(9.6, 3.1), layout="constrained")
+        workers = [run.workers for run in runs]
+        times.plot(workers, [run.seconds for run in runs], "o-", color=_BLUE)
+        times.set(title="total, s", xlabel="workers", ylim=(0, None))
+        ideal = [count / workers[0] for count in workers]
+        speeds.plot(workers, ideal, "--", color=_GREY, label="ideal")
+        speeds.plot(workers, [speed_up(run, runs[0]) for run in runs], "o-", color=_BLUE, label="measured")
+        speeds.set(title="speed-up", xlabel="workers", ylim=(0, None))
+        speeds.legend()
+        for name, colour in (("transformation", _ORANGE), ("inference", _BLUE)):
+            told = [(run.workers, p50) for run in runs if (p50 := getattr(run, f"{name}_p50_ms")) is not None]
+            if told:
+                medians.plot(*zip(*told, strict=True), "o-", color=colour, label=name)
+                medians.legend()
+        medians.set(title="p50, ms", xlabel="workers", ylim=(0, None))
+        for axes in (times, speeds, medians):
+            axes.set_xticks(workers)
         return _svg(figure)
 
 

@@ -57,7 +57,7 @@ def page(data: Mapping[str, Any]) -> str:
         "<p>Each figure is a share of a limit taken in the same run: of the arithmetic ideal for simulated devices, of the "
         "script's functions in bare loops with no server, or of multi-model-server with a handler that returns at once; or a "
         "multiple of what the same container serves through multi-model-server.</p>",
-        _table(suite.GOAL_TITLES, suite.goal_lines(data)),
+        table(suite.GOAL_TITLES, suite.goal_lines(data)),
     ]
     results = [Result.from_json(row["result"]) for row in data["rows"] if row["kind"] == LOAD]
     if note := noise_note(results):
@@ -69,8 +69,13 @@ def page(data: Mapping[str, Any]) -> str:
     parts += _pings([row["result"] for row in data["rows"] if row["kind"] == OVERLOAD])
     for sweep in data["sweeps"]:
         parts += _sweep([Result.from_json(each) for each in sweep])
+    return document("Benchmark", parts)
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A page of its own."""
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Benchmark</title>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
 
@@ -83,16 +88,16 @@ def _sweep(results: Sequence[Result]) -> list[str]:
     parts = [
         f"<h2>{first.workload}: {escape(workload.summary)}</h2>",
         f"<p class=quiet>{devices}, {where}. <code>{escape(first.command)}</code></p>",
-        _picture(plots.throughput_and_latency(results), f"Throughput and latency of {first.workload} by requests in flight"),
+        picture(plots.throughput_and_latency(results), f"Throughput and latency of {first.workload} by requests in flight"),
     ]
     if any(result.hops_ms for result in results):
-        parts.append(_picture(plots.time_per_hop(results), f"Time per hop of {first.workload}"))
+        parts.append(picture(plots.time_per_hop(results), f"Time per hop of {first.workload}"))
     traced = [result for result in results if result.trace]
     if traced:
         usual = workload.concurrency * (first.devices or 1)
         chosen = min(traced, key=lambda result: abs(result.concurrency - usual))
         parts.append(f"<h3>{chosen.concurrency} in flight</h3>")
-        parts.append(_picture(plots.gantt(chosen.trace), "Requests over replicas and stages"))
+        parts.append(picture(plots.gantt(chosen.trace), "Requests over replicas and stages"))
     else:
         parts.append("<p class=quiet>No picture of single requests: the container's log holds no spans.</p>")
     return parts
@@ -110,7 +115,7 @@ def _usage(results: Iterable[Result]) -> str:
         ]
         for result in results
     ]
-    return _table(titles, rows)
+    return table(titles, rows)
 
 
 def _devices(results: Sequence[Result]) -> list[str]:
@@ -123,8 +128,8 @@ def _devices(results: Sequence[Result]) -> list[str]:
         "<h2>Where the devices' idle time goes</h2>",
         "<p>Each second of a device, as the container counted it while it was measured: it worked, or it waited, and for "
         "what.</p>",
-        _picture(plots.device_time(rows), "Shares of busy and idle time of each device"),
-        _table(*device_lines(rows)),
+        picture(plots.device_time(rows), "Shares of busy and idle time of each device"),
+        table(*device_lines(rows)),
         *(f"<p>{escape(result.title)}: {escape(result.advice)}</p>" for result in results if result.advice),
     ]
 
@@ -136,17 +141,18 @@ def _front_end_memory(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "<h2>Memory of the front end</h2>",
         "<p>Of the processes that are there because of it, without the requests' arenas, which stand beside it.</p>",
-        _table(lines[0][0], [row for _, rows in lines for row in rows]),
+        table(lines[0][0], [row for _, rows in lines for row in rows]),
     ]
 
 
 def _pings(found: Sequence[Mapping[str, Any]]) -> list[str]:
     if not found:
         return []
-    return ["<h2>/ping while five times too much is offered</h2>", _table(OVERLOAD_TITLES, map(overload_line, found))]
+    return ["<h2>/ping while five times too much is offered</h2>", table(OVERLOAD_TITLES, map(overload_line, found))]
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of a page."""
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(
         "<tr>"
@@ -157,6 +163,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _picture(svg: str, text: str) -> str:
+def picture(svg: str, text: str) -> str:
+    """A picture of a page, with what it shows in words."""
     # As an image and not in line: the ids in one picture must not meet those in another.
     return f"<img alt='{escape(text, quote=True)}' src='data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}'>"

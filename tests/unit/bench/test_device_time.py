@@ -15,6 +15,7 @@ from bench.device_time import (
     device_table,
     device_time,
     read_device_seconds,
+    read_gpu_utilization,
 )
 
 PAGE = """\
@@ -97,3 +98,16 @@ def test_a_table_has_a_column_for_each_cause_the_largest_first() -> None:
     assert titles == ["device", "busy", "idle: decode", "idle: no traffic"]
     assert rows == [["cpu:0", "75.0 %", "5.0 %", "20.0 %"], ["cpu:1", "50.0 %", "50.0 %", "0.0 %"]]
     assert device_table(devices).splitlines()[2].startswith("cpu:0")
+
+
+def test_the_driver_s_word_on_each_gpu_is_read() -> None:
+    page = PAGE + (
+        "# TYPE multigpu_gpu_utilization_ratio gauge\n"
+        'multigpu_gpu_utilization_ratio{device="cuda:0",uuid="GPU-1"} 0.75\n'
+        'multigpu_gpu_utilization_ratio{device="cuda:1",uuid="GPU-2"} 0.5\n'
+    )
+    with answering(200, page.encode()) as url:
+        assert read_gpu_utilization(url) == [0.75, 0.5]
+    with answering(200, PAGE.encode()) as url:
+        assert read_gpu_utilization(url) == []
+    assert read_gpu_utilization("http://127.0.0.1:9/invocations") == []
