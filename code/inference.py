@@ -30,6 +30,7 @@ from PIL import Image
 
 from matting.accept import JSON
 from matting.encode import answer
+from matting.exported import export_networks as export_networks  # for `python -m multigpu_inference export`
 from matting.fetch import fetch_body
 from matting.photo import Photo, read_photo
 from matting.pipeline import load_pipeline_stages

@@ -69,6 +69,6 @@ fi
 pip_install setuptools wheel
 install_torch
 say "the other packages"
-pip_install --no-build-isolation --editable '.[serve,tracing,app,deploy,bench,dev]'
+pip_install --no-build-isolation --editable '.[serve,tracing,runtimes,app,deploy,bench,dev]'
 find_java
 say "done in $((SECONDS - started)) s"

@@ -18,7 +18,7 @@ from matting.resnet import EXPANSION, ResNet
 
 SIZE_MULTIPLE = 8
 _INPUT_CHANNELS = 3 + 6 + 2  # normalised RGB, distance features, two-channel trimap
-_POOL_SCALES = (1, 2, 3, 6)
+POOL_SCALES = (1, 2, 3, 6)
 _LEAK = 0.01
 _FUSION_PRIOR = 0.1  # weight of the network's own alpha in the least-squares alpha
 
@@ -61,9 +61,9 @@ class Decoder(nn.Module):
             ]
 
         self.ppm = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), *unit(deep, sizes.pyramid, kernel_size=1)) for scale in _POOL_SCALES
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), *unit(deep, sizes.pyramid, kernel_size=1)) for scale in POOL_SCALES
         )
-        self.conv_up1 = nn.Sequential(*unit(deep + len(_POOL_SCALES) * sizes.pyramid, up1), *unit(up1, up1))
+        self.conv_up1 = nn.Sequential(*unit(deep + len(POOL_SCALES) * sizes.pyramid, up1), *unit(up1, up1))
         self.conv_up2 = nn.Sequential(*unit(up1 + sizes.planes[0] * EXPANSION, up2))
         self.conv_up3 = nn.Sequential(*unit(up2 + sizes.stem, up3))
         self.conv_up4 = nn.Sequential(
@@ -119,11 +119,15 @@ class FBA(nn.Module):
         Returns:
             Alpha (1), foreground (3) and background (3) in [0, 1], float32 [N, 7, H, W].
         """
+        return self.estimate(image, trimap, distance_features(trimap))
+
+    def estimate(self, image: Tensor, trimap: Tensor, distances: Tensor) -> Tensor:
+        """The same with the trimap's distance features, [N, 6, H, W], already known."""
         # The convolutions alone run in the weights' number format. Distances reach beyond float16, and a
         # fusion in bfloat16 would give an alpha of 8 bits another rounding error of its last one.
         dtype = self.encoder.conv1.weight.dtype
         normalised = normalise(image)
-        features = self.encoder(torch.cat((normalised, distance_features(trimap), trimap), dim=1).to(dtype))
+        features = self.encoder(torch.cat((normalised, distances, trimap), dim=1).to(dtype))
         scores = self.decoder(features, torch.cat((normalised, image, trimap), dim=1).to(dtype)).to(image.dtype)
         alpha = scores[:, :1].clamp(0, 1)
         return fuse(image, alpha, scores[:, 1:4].sigmoid(), scores[:, 4:].sigmoid())

@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from matting import trimap as trimaps
+from matting.exported import (
+    TRIMAP_SIZE,
+    FusedMap,
+    Network,
+    load_exported_matting_network,
+    load_exported_trimap_network,
+)
 from matting.fba import FBA, SIZE_MULTIPLE
 from matting.imagenet import normalise
 from matting.u2net import U2Net
@@ -32,7 +39,6 @@ from multigpu_inference import accelerate
 if TYPE_CHECKING:
     from multigpu_inference.config import AccelerationSettings
 
-TRIMAP_SIZE = 320  # pixels; U²-Net was trained on squares of it
 # By device: what keeps a CPU request short, and what fits a GPU of 16 GB (the paper's code asks for 11 GB
 # from Full HD on).
 MAX_PIXELS = {"cpu": 1_050_000, "cuda": 2_100_000}
@@ -62,7 +68,7 @@ class TrimapStage:
 
     def __init__(
         self,
-        network: U2Net,
+        network: U2Net | Network,
         device: torch.device,
         max_batch_size: int | None = None,
         settings: AccelerationSettings | None = None,
@@ -70,21 +76,19 @@ class TrimapStage:
         """Put the network on the device.
 
         Args:
-            network: with one output channel or three.
+            network: with one output channel or three; or its fused map alone, as another runtime runs it.
             device: where to run.
             max_batch_size: most items of one call; by default 8 on a GPU and 1 on the CPU.
             settings: number format, layout, graphs, compilation; None is what the environment says.
         """
         self.device = device
         self.max_batch_size = _BATCH.get(device.type, 1) if max_batch_size is None else max_batch_size
-        self._fused_map = accelerate(
-            _FusedMap(network),
-            device,
-            example=torch.zeros(1, 3, TRIMAP_SIZE, TRIMAP_SIZE),
-            max_batch_size=self.max_batch_size,
-            settings=settings,
-        )
-        self._draw = trimaps.trimap_from_logits if network.out_channels == 3 else _trimap_from_saliency
+        self._fused_map: Network = network
+        if isinstance(network, U2Net):
+            example = torch.zeros(1, 3, TRIMAP_SIZE, TRIMAP_SIZE)
+            self._fused_map = accelerate(
+                FusedMap(network), device, example=example, max_batch_size=self.max_batch_size, settings=settings
+            )
 
     def batch_key(self, item: Tensor) -> Hashable:
         """All pictures share a batch: whatever their sizes, the network sees them at one."""
@@ -98,8 +102,9 @@ class TrimapStage:
             images = [item.to(self.device, non_blocking=True) for item in items]
             batch = torch.cat([network_input(image) for image in images])
             fused = self._fused_map(batch)
+            draw = trimaps.trimap_from_logits if fused.shape[1] == 3 else _trimap_from_saliency
             return [
-                Trimapped(image, self._draw(_resize(logits[None], image.shape[:2])[0]))
+                Trimapped(image, draw(_resize(logits[None], image.shape[:2])[0]))
                 for image, logits in zip(images, fused, strict=True)
             ]
 
@@ -112,7 +117,7 @@ class MattingStage:
 
     def __init__(
         self,
-        network: FBA,
+        network: FBA | Network,
         device: torch.device,
         max_pixels: int | None = None,
         max_batch_size: int | None = None,
@@ -121,7 +126,7 @@ class MattingStage:
         """Put the network on the device.
 
         Args:
-            network: any variant.
+            network: any variant; or what is called as it is, run by another runtime.
             device: where to run.
             max_pixels: most pixels matted at their own size; 0 is no limit, None this device type's default.
             max_batch_size: most items of one call; by default 8 on a GPU and 1 on the CPU.
@@ -133,7 +138,9 @@ class MattingStage:
         self._batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cuda"])
         # Without an example: pictures come in any size, and a graph holds for one. The inputs stay float32, as
         # the network casts what may be cast.
-        self._network = accelerate(network, device, cast_inputs=False, settings=settings)
+        self._network: Network = network
+        if isinstance(network, FBA):
+            self._network = accelerate(network, device, cast_inputs=False, settings=settings)
 
     def batch_key(self, item: Trimapped) -> tuple[int, int]:
         """The height and width at which the network sees a picture, padding included."""
@@ -185,19 +192,6 @@ class MattingStage:
         return Matte(_to_bytes(alpha[0]), _to_bytes(foreground.permute(1, 2, 0)).contiguous(), trimap)
 
 
-class _FusedMap(nn.Module):
-    """U²-Net without its side maps, which are for training: there is no need to copy them out of a graph."""
-
-    def __init__(self, network: U2Net) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The fused map's logits, [N, C, 320, 320], of the network's input."""
-        fused: Tensor = self.network(image)[0]
-        return fused
-
-
 def load_pipeline_stages(
     model_dir: str | Path,
     devices: Sequence[torch.device | str],
@@ -209,7 +203,7 @@ def load_pipeline_stages(
     """Load both networks of a model folder, each onto its own device.
 
     Args:
-        model_dir: folder with the two checkpoints (see `weights`).
+        model_dir: folder with the two checkpoints (see `weights`), or the networks exported from them (see `exported`).
         devices: the first stage's device and the second's; one alone serves both.
         max_pixels: most pixels matted at their own size; 0 is no limit, None the device type's default.
         max_batch_size: most pictures in a batch of either stage; None is the device type's default.
@@ -220,12 +214,14 @@ def load_pipeline_stages(
 
     Raises:
         CheckpointError: a checkpoint is missing or does not fit.
-        ModelError: a network cannot be compiled or captured, which the settings ask for.
+        ModelError: a network cannot be compiled or captured, which the settings ask for; or an exported one not be loaded.
     """
     first, second = torch.device(devices[0]), torch.device(devices[-1])
+    draws = load_exported_trimap_network(model_dir, first) or load_trimap_network(model_dir)
+    mattes = load_exported_matting_network(model_dir, second) or load_matting_network(model_dir)
     return [
-        TrimapStage(load_trimap_network(model_dir), first, max_batch_size, settings),
-        MattingStage(load_matting_network(model_dir), second, max_pixels, max_batch_size, settings),
+        TrimapStage(draws, first, max_batch_size, settings),
+        MattingStage(mattes, second, max_pixels, max_batch_size, settings),
     ]
 
 

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from multigpu_inference.engine.placement import plan_placement as plan_placement
     from multigpu_inference.engine.replica_set import ReplicaSet as ReplicaSet
     from multigpu_inference.engine.stage import Stage as Stage
+    from multigpu_inference.export.exportable import Exportable as Exportable
+    from multigpu_inference.export.exportable import Size as Size
     from multigpu_inference.fetched import Bulk as Bulk
     from multigpu_inference.fetched import Fetched as Fetched
+    from multigpu_inference.runtimes.load_network import load_network as load_network
 
 __version__ = "0.1.0"
 
@@ -27,24 +30,30 @@ _HOME = {
     "Branch": "engine.branches",
     "Branches": "engine.branches",
     "Bulk": "fetched",
+    "Exportable": "export.exportable",
     "Fetched": "fetched",
     "LocalPool": "engine.local_pool",
     "Pipeline": "engine.pipeline",
     "ReplicaSet": "engine.replica_set",
+    "Size": "export.exportable",
     "Stage": "engine.stage",
     "accelerate": "engine.accelerate",
+    "load_network": "runtimes.load_network",
     "plan_placement": "engine.placement",
 }
 __all__ = [
     "Branch",
     "Branches",
     "Bulk",
+    "Exportable",
     "Fetched",
     "LocalPool",
     "Pipeline",
     "ReplicaSet",
+    "Size",
     "Stage",
     "accelerate",
+    "load_network",
     "plan_placement",
 ]
 

@@ -11,6 +11,7 @@ import psutil
 
 from multigpu_inference import process
 from multigpu_inference.check import command as check
+from multigpu_inference.export import command as export
 from multigpu_inference.planner import command as plan
 
 _LAST_S = 2.0
@@ -19,13 +20,14 @@ _LAST_S = 2.0
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; its exit code.
 
-    0; 1 where `check`'s request is not answered; 2 where an argument or a setting is not allowed; 3 where the model does not
-    load.
+    0; 1 where `check`'s request is not answered, or an export differs; 2 where an argument or a setting is not allowed; 3 where
+    the model does not load.
     """
     parser = argparse.ArgumentParser(prog="python -m multigpu_inference")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
         ("check", check, "run a model's functions once where they would run, and say what will be parallel"),
+        ("export", export, "make a model's networks files for another runtime, and compare them with PyTorch"),
         ("plan", plan, "measure a model, predict placements, recommend settings"),
     ):
         subparser = commands.add_parser(name, help=text)

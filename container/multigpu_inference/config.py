@@ -46,6 +46,7 @@ _OWN_NAMES = (
     "MULTIGPU_STAGE_THREADS",
     "MULTIGPU_STARTUP_TIMEOUT_S",
     "MULTIGPU_STREAMS_PER_STAGE",
+    "MULTIGPU_TENSORRT",
     "MULTIGPU_TRACE",
 )
 
@@ -148,12 +149,14 @@ class AccelerationSettings:
         channels_last: `MULTIGPU_CHANNELS_LAST`: 1, 0; None: on the CPU, and on a GPU in half precision, where it is faster.
         cuda_graphs: `MULTIGPU_CUDA_GRAPHS`: whether stages of a fixed shape replay captured graphs.
         compile: `MULTIGPU_COMPILE`: whether stages of a fixed shape go through `torch.compile`, which needs a C compiler.
+        tensorrt: `MULTIGPU_TENSORRT`: whether ONNX Runtime gives a GPU's work to TensorRT.
     """
 
     dtype: str
     channels_last: bool | None
     cuda_graphs: bool
     compile: bool
+    tensorrt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,7 @@ class Settings:
                 channels_last=read.switch("MULTIGPU_CHANNELS_LAST", None),
                 cuda_graphs=bool(read.switch("MULTIGPU_CUDA_GRAPHS", False)),
                 compile=bool(read.switch("MULTIGPU_COMPILE", False)),
+                tensorrt=bool(read.switch("MULTIGPU_TENSORRT", False)),
             ),
             telemetry=TelemetrySettings(
                 cloudwatch=_cloudwatch(read, environ),

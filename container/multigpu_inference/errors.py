@@ -14,6 +14,8 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
+_LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
+
 
 class ServingError(Exception):
     """A request that cannot be answered as asked. The base of all errors that have an HTTP status.
@@ -242,3 +244,10 @@ def from_name(name: str, message: str, status: int) -> ServingError:
 def name_of(error: ServingError) -> str:
     """The name by which another process knows an error: of its nearest class in this module."""
     return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == __name__)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's class and its text, its lines joined: what is missing often stands in the second."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

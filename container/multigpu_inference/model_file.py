@@ -7,7 +7,7 @@ from pathlib import Path
 from multigpu_inference.errors import ModelError
 
 _NAMED = "model.pt"
-_SUFFIXES = (".pt", ".pth", ".pt2")
+_SUFFIXES = (".pt", ".pth", ".pt2", ".onnx")
 
 
 def find_model_file(model_dir: Path) -> Path:

@@ -1,11 +1,11 @@
 """The four functions that a script need not have: what SageMaker's PyTorch toolkit does where one is missing.
 
-    model.pt ──model_fn──► TorchScript module      (or the only .pt, .pth or .pt2 file in the model folder)
+    model.pt ──model_fn──► network      (or the only file of a network in the model folder: `load_network`)
     JSON, CSV, npy ──input_fn──► tensor ──predict_fn──► tensor ──output_fn──► JSON, CSV, npy
 
 Run where a script's own would run: `model_fn` and `predict_fn` in a replica worker, the others in pool workers. They do what
 the toolkit's do (sagemaker-pytorch-inference 2.0.25, `default_pytorch_inference_handler`), with three differences: a body that
-cannot be read is 400 and not 500, an npy body is never unpickled, and what `torch.export` or AOTInductor saved (.pt2) loads.
+cannot be read is 400 and not 500, an npy body is never unpickled, and what other runtimes run loads too (.pt2, .onnx).
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import importlib.util
 import io
 import json
 import sys
-import warnings
-import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,8 +23,9 @@ import numpy as np
 
 from multigpu_inference import content_type as types
 from multigpu_inference.encoding import encode
-from multigpu_inference.errors import BadRequest, ModelError, NotAcceptable, UnsupportedMediaType
+from multigpu_inference.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 from multigpu_inference.model_file import find_model_file
+from multigpu_inference.runtimes.load_network import load_network
 
 if TYPE_CHECKING:
     import torch
@@ -36,22 +35,12 @@ def model_fn(model_dir: str) -> Any:
     """Load the model file onto this process's first GPU, or the CPU where it sees none.
 
     Returns:
-        A TorchScript module; for a .pt2 file an exported program's module, or a compiled package. Called with a tensor.
+        What `load_network` makes of it; called with a tensor.
 
     Raises:
         ModelError: where there is no such file, or it is not such a model.
     """
-    path = find_model_file(Path(model_dir))
-    if path.suffix == ".pt2":
-        return _load_exported(path)
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the format is the toolkit's
-            return torch.jit.load(str(path), map_location=_device()).eval()
-    except RuntimeError as error:
-        raise ModelError(f"{path.name} is no TorchScript model; one of another kind needs a model_fn") from error
+    return load_network(find_model_file(Path(model_dir)), _device())
 
 
 def input_fn(body: str | bytes | bytearray, content_type: str) -> torch.Tensor:
@@ -139,33 +128,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _load_exported(path: Path) -> Any:
-    """A .pt2 file: code that AOTInductor compiled, or a program that `torch.export` saved."""
-    import torch
-
-    compiled = is_compiled(path)
-    try:
-        if compiled:
-            return torch._inductor.aoti_load_package(str(path))
-        program = torch.export.load(path)
-        if _device() != "cpu":
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, _device())
-        return program.module()
-    except Exception as error:
-        raise ModelError(f"{path.name} is neither an exported program nor an AOTInductor package for this machine") from error
-
-
-def is_compiled(path: Path) -> bool:
-    """Whether a .pt2 archive holds compiled code."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/data/aotinductor/" in f"/{name}" for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{path.name} is no .pt2 archive") from error
 
 
 def _as_lists(prediction: Any) -> Any:

@@ -29,6 +29,7 @@ from multigpu_inference.errors import (
     UnsupportedMediaType,
     from_status,
 )
+from multigpu_inference.errors import one_line as one_line
 from multigpu_inference.messages import (
     FETCH_FN,
     INPUT_FN,
@@ -50,7 +51,6 @@ _ARGUMENTS = {
     **{FETCH_FN: 2, STORE_FN: 3, PRE_MODEL_FN: 1, MODEL_WARMUP_FN: 2},
 }
 _DEFAULTS = {name: getattr(toolkit_defaults, name) for name in (MODEL_FN, *STOCK_ORDER)}
-_LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
 # The toolkits hand over text for exactly these types, bytes for all others.
 _TEXT_TYPES = ("application/json", "text/csv")
 
@@ -133,6 +133,10 @@ class UserModule:
             default_accept=accept,
             sample=self._sample(),
         )
+
+    def attribute(self, name: str) -> Any:
+        """Something else that the script has, or None."""
+        return getattr(self._module, name, None)
 
     def call(self, function: str, context: Context, *arguments: Any) -> Any:
         """Call one of the script's functions, with `context` behind its arguments where it has room for it."""
@@ -271,13 +275,6 @@ def as_serving_error(error: BaseException, function: str) -> ServingError:
     if error.__cause__ is not None:  # what a script says to its client leaves out what its operator needs to know
         answer.detail += f" ({one_line(error.__cause__)})"
     return answer
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's class and its text, its lines joined: what is missing often stands in the second."""
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def as_body(answer: Any, accept: str) -> tuple[bytes, str]:

@@ -73,6 +73,7 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_CHANNELS_LAST": "0",
         "MULTIGPU_CUDA_GRAPHS": "1",
         "MULTIGPU_COMPILE": "1",
+        "MULTIGPU_TENSORRT": "1",
         "MULTIGPU_FRONT_END": "http",
         "MULTIGPU_MIN_REPLICAS": "2",
         "MULTIGPU_CLOUDWATCH": "1",
@@ -83,7 +84,7 @@ def test_every_setting_can_be_given() -> None:
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
         front_end=FrontEndSettings("http", 9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
         engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 0, 2.5, 30.0, 4, 1, 16, 1.5, True),
-        acceleration=AccelerationSettings("bfloat16", False, True, True),
+        acceleration=AccelerationSettings("bfloat16", False, True, True, True),
         telemetry=TelemetrySettings(True, "mattes", "http://collector:4318"),
     )
 

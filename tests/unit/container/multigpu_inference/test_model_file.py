@@ -14,7 +14,7 @@ def test_model_pt_goes_before_others(tmp_path: Path) -> None:
     assert find_model_file(tmp_path).name == "model.pt"
 
 
-@pytest.mark.parametrize("name", ["a.pt", "b.pth", "c.pt2"])
+@pytest.mark.parametrize("name", ["a.pt", "b.pth", "c.pt2", "d.onnx"])
 def test_else_the_only_one_is_taken(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     (tmp_path / "readme.txt").touch()
@@ -23,7 +23,7 @@ def test_else_the_only_one_is_taken(tmp_path: Path, name: str) -> None:
 
 
 def test_several_or_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.pt, or one \.pt, \.pth or \.pt2 file: there is none"):
+    with pytest.raises(ModelError, match=r"model\.pt, or one \.pt, \.pth, \.pt2 or \.onnx file: there is none"):
         find_model_file(tmp_path)
     for name in ("b.pth", "a.pt"):
         (tmp_path / name).touch()

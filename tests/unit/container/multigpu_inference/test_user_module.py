@@ -50,6 +50,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     """Writes a model folder and loads its script; import path, modules and working folder are put back."""
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "before")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.chdir(tmp_path)
 
@@ -68,6 +69,15 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 # Loading
+
+
+def test_what_the_script_starts_finds_the_code_folder_too(load: Callable[..., UserModule], tmp_path: Path) -> None:
+    (tmp_path / "model" / "code" / "lib").mkdir(parents=True)
+    (tmp_path / "model" / "code" / "inference.py").write_text(FOUR)
+    UserModule.load(ModelSettings(tmp_path, "inference.py", None))
+    code = str(tmp_path / "model" / "code")
+    assert os.environ["PYTHONPATH"] == os.pathsep.join([code, f"{code}/lib", "before"])
+    assert sys.path[:2] == [code, f"{code}/lib"]
 
 
 def test_a_script_is_imported_from_the_code_folder(load: Callable[..., UserModule]) -> None:

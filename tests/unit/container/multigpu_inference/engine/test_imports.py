@@ -23,9 +23,10 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 FRONT_END = [name for name in SOURCES if name.startswith(f"{PACKAGE}.frontend")]
 ENGINE = [name for name in SOURCES if name.startswith(f"{PACKAGE}.engine")]
-PLANNER = [name for name in SOURCES if name.startswith((f"{PACKAGE}.planner", f"{PACKAGE}.__main__"))]
+_COMMANDS = tuple(f"{PACKAGE}.{part}" for part in ("planner", "check", "export.co", "__main__"))
+COMMANDS = [name for name in SOURCES if name.startswith(_COMMANDS)]  # export's other modules are what scripts use
 # Everything that stands under both, those aside that stand over them.
-COMMON = [name for name in SOURCES if name not in (*FRONT_END, *ENGINE, *PLANNER, PACKAGE, f"{PACKAGE}.supervisor")]
+COMMON = [name for name in SOURCES if name not in (*FRONT_END, *ENGINE, *COMMANDS, PACKAGE, f"{PACKAGE}.supervisor")]
 
 
 def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -112,8 +113,8 @@ def test_a_public_name_is_there_and_is_called_so(name: str) -> None:
 
 
 def test_public_names_are_these() -> None:
-    classes = {"Branch", "Branches", "Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage"}
-    assert set(multigpu_inference.__all__) == classes | {"accelerate", "plan_placement"}
+    classes = {"Branch", "Branches", "Bulk", "Exportable", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Size", "Stage"}
+    assert set(multigpu_inference.__all__) == classes | {"accelerate", "load_network", "plan_placement"}
 
 
 def test_what_is_not_public_is_an_attribute_error() -> None:
@@ -138,8 +139,8 @@ def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [*FRONT_END, *ENGINE, *COMMON])
-def test_nothing_that_serves_knows_the_planner(name: str) -> None:
-    assert not within(imports(name), f"{PACKAGE}.planner")
+def test_nothing_that_serves_knows_the_commands(name: str) -> None:
+    assert not within(imports(name), *_COMMANDS)
 
 
 @pytest.mark.parametrize("name", ENGINE)
@@ -157,9 +158,9 @@ def test_what_all_share_knows_none_of_them(name: str) -> None:
     assert not within(imports(name), *folders)
 
 
-@pytest.mark.parametrize("name", PLANNER)
-def test_the_planner_knows_neither_front_end_nor_supervisor(name: str) -> None:
-    assert not within(imports(name), f"{PACKAGE}.frontend", f"{PACKAGE}.supervisor")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_know_of_the_front_end_how_to_ask_the_engine_and_no_supervisor(name: str) -> None:
+    assert within(imports(name), f"{PACKAGE}.frontend", f"{PACKAGE}.supervisor") <= {f"{PACKAGE}.frontend.client"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
