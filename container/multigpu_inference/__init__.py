@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multigpu_inference.engine.stage import Stage as Stage
     from multigpu_inference.fetched import Bulk as Bulk
     from multigpu_inference.fetched import Fetched as Fetched
+    from multigpu_inference.url_fetch.fetch_url import fetch_url as fetch_url
 
 __version__ = "0.1.0"
 
@@ -29,9 +30,10 @@ _HOME = {
     "ReplicaSet": "engine.replica_set",
     "Stage": "engine.stage",
     "accelerate": "engine.accelerate",
+    "fetch_url": "url_fetch.fetch_url",
     "plan_placement": "engine.placement",
 }
-__all__ = ["Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"]
+__all__ = ["Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "fetch_url", "plan_placement"]
 
 
 def __getattr__(name: str) -> Any:

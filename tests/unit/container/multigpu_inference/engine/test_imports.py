@@ -112,7 +112,17 @@ def test_a_public_name_is_there_and_is_called_so(name: str) -> None:
 
 
 def test_public_names_are_these() -> None:
-    of_scripts = {"Bulk", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Stage", "accelerate", "plan_placement"}
+    of_scripts = {
+        "Bulk",
+        "Fetched",
+        "LocalPool",
+        "Pipeline",
+        "ReplicaSet",
+        "Stage",
+        "accelerate",
+        "fetch_url",
+        "plan_placement",
+    }
     assert set(multigpu_inference.__all__) == of_scripts
 
 
@@ -132,7 +142,7 @@ def test_there_is_something_to_look_at() -> None:
 
 @pytest.mark.parametrize("name", FRONT_END)
 def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> None:
-    shared = ("arena", "errors", "messages", "ipc", "config", "log", "process", "run_folder")
+    shared = ("arena", "errors", "messages", "ipc", "config", "log", "proc_stat", "process", "run_folder")
     allowed = {PACKAGE, *(f"{PACKAGE}.{module}" for module in shared)}
     assert within(imports(name), PACKAGE) <= allowed | set(FRONT_END)
 
