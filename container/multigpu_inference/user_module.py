@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import CodeType, ModuleType
 from typing import Any
 
+from multigpu_inference import credentials
 from multigpu_inference.config import ModelSettings
 from multigpu_inference.errors import (
     BadRequest,
@@ -142,10 +143,10 @@ class UserModule:
         if accept is not None and not isinstance(accept, str):
             raise ModelError(f"{self._name}: DEFAULT_ACCEPT is {accept!r}; allowed is a content type")
         return ScriptInfo(
-            stages=stages,
+            stages=int(stages),
             functions=frozenset(self._functions),
             fetch_types=self._fetch_types(),
-            default_accept=accept,
+            default_accept=accept and str(accept),
             sample=self._sample(),
         )
 
@@ -271,7 +272,7 @@ def one_line(error: BaseException) -> str:
     """An exception's class and its text, its lines joined: what is missing often stands in the second."""
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + credentials.hint(error, os.environ)
 
 
 def as_body(answer: Any, accept: str) -> tuple[bytes, str]:
