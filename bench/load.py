@@ -28,6 +28,8 @@ from bench.connections import Connection, connect
 # A refused request is tried again after this long, so that refusals do not become a load of their own.
 _PAUSE_AFTER_ERROR_S = 0.05
 _STACK_BYTES = 512 << 10
+# What a server says that has more than it can do.
+REFUSALS = ("429", "503")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class LoadOutcome:
         errors: What else came, counted: by status, `wrong answer`, or the name of the error of a broken connection.
         client_cpu_s: CPU time of the load generator meanwhile.
         started: When measuring began, monotonic seconds.
+        refusals_ms: Latencies of answers with a status of 429 or 503.
     """
 
     seconds: float
@@ -80,6 +83,7 @@ class LoadOutcome:
     errors: dict[str, int]
     client_cpu_s: float
     started: float = 0.0
+    refusals_ms: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Ledger:
     """Books each answer once, under its time; several threads write."""
 
     latencies_ms: list[float] = field(default_factory=list)
+    refusals_ms: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     begins: float = 0.0
     ends: float = float("inf")
@@ -101,6 +106,8 @@ class Ledger:
                 self.latencies_ms.append((done - due) * 1e3)
             else:
                 self.errors[error] += 1
+                if error in REFUSALS:
+                    self.refusals_ms.append((done - due) * 1e3)
 
 
 class Turns:
@@ -163,7 +170,8 @@ def run(plan: LoadPlan, connections: list[Connection] | None = None) -> LoadOutc
         print(json.dumps({"measured": ended}), flush=True)
     for each in connections:
         each.close()
-    return LoadOutcome(ended - ledger.begins, ledger.latencies_ms, dict(ledger.errors), cpu_s, ledger.begins)
+    seconds = ended - ledger.begins
+    return LoadOutcome(seconds, ledger.latencies_ms, dict(ledger.errors), cpu_s, ledger.begins, ledger.refusals_ms)
 
 
 def _send_in_turn(connection: Connection, turns: Turns, bodies: list[bytes], answers: Answers, ledger: Ledger) -> None:

@@ -66,7 +66,7 @@ def page(data: Mapping[str, Any]) -> str:
         parts += ["<h2>Where CPU time and memory go</h2>", _usage(results)]
     parts += _devices([result for result in results if result.device_time and not WORKLOADS[result.workload].empty])
     parts += _front_end_memory([row["result"] for row in data["rows"] if row["kind"] == FRONT_END_MEMORY])
-    parts += _pings([row["result"] for row in data["rows"] if row["kind"] == OVERLOAD])
+    parts += _overloads([row["result"] for row in data["rows"] if row["kind"] == OVERLOAD])
     for sweep in data["sweeps"]:
         parts += _sweep([Result.from_json(each) for each in sweep])
     return document("Benchmark", parts)
@@ -145,10 +145,10 @@ def _front_end_memory(found: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _pings(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def _overloads(found: Sequence[Mapping[str, Any]]) -> list[str]:
     if not found:
         return []
-    return ["<h2>/ping while five times too much is offered</h2>", table(OVERLOAD_TITLES, map(overload_line, found))]
+    return ["<h2>Five times too much is offered</h2>", table(OVERLOAD_TITLES, map(overload_line, found))]
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import gzip
 import shutil
 import tarfile
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from checked_archive import checked_archive, unsafe_members
 from demo_error import DemoError
 
 # Weights hardly compress: more effort than the least buys time, not size.
@@ -49,13 +51,10 @@ def pack_model(archive: Path, code_dir: Path, weights: Iterable[Path]) -> None:
 def unpack_model(archive: Path, model_dir: Path) -> None:
     """Unpack the archive as SageMaker does before it starts a container; what was in the folder is removed.
 
-    Only files and folders below `model_dir` are written: an archive with a link, a device or a path that leads out
-    of the folder is refused before anything is touched.
+    Only files and folders below `model_dir` are written, with rights of our own: what else an archive holds is refused before
+    anything is touched (`checked_archive`).
     """
-    with tarfile.open(archive, "r:gz") as tar:
-        members = tar.getmembers()
-        for member in members:
-            _refuse_unsafe(archive, member)
+    with _opened(archive) as (tar, members):
         shutil.rmtree(model_dir, ignore_errors=True)
         model_dir.mkdir(parents=True)
         for member in members:
@@ -66,7 +65,7 @@ def unpack_model(archive: Path, model_dir: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             source = tar.extractfile(member)
             if source is None:
-                raise DemoError(f"{archive}: {member.name} cannot be read")
+                raise DemoError(f"{member.name} cannot be read")
             with source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
 
@@ -89,9 +88,12 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         tar.addfile(member, file)
 
 
-def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DemoError(f"{archive}: {member.name} leads out of the model folder")
-    if not member.isfile() and not member.isdir():
-        raise DemoError(f"{archive}: {member.name} is neither a file nor a folder")
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
+    try:
+        with checked_archive(archive) as (tar, members):
+            for wrong in unsafe_members(members):
+                raise DemoError(wrong)
+            yield tar, members
+    except DemoError as error:
+        raise DemoError(f"{archive}: {error}") from error

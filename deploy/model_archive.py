@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import source_paths  # noqa: F401
 from archive import pack_model
+from checked_archive import UnsafeArchive, checked_archive, unsafe_members
 from demo_error import DemoError
 from deploy_error import Invalid
 from deploy_settings import ROOT, DeploySettings
@@ -22,6 +23,7 @@ from deploy_settings import ROOT, DeploySettings
 WEIGHTS = (".bin", ".ckpt", ".onnx", ".pt", ".pth", ".safetensors")
 # The default volume holds no more, unpacked beside packed.
 _LARGEST_BYTES = 30 << 30
+_SCRIPT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,10 @@ def read_archive(path: Path, program: str = "inference.py") -> ModelArchive:
         Invalid: with everything that is wrong with it.
     """
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            members = tar.getmembers()
+        with checked_archive(path) as (tar, members):
             stages = stages_of(_script(tar, members, program))
+    except UnsafeArchive as error:
+        raise Invalid(f"{path}: {error}") from error
     except (tarfile.TarError, OSError, EOFError) as error:
         raise Invalid(f"{path}: it is not a model.tar.gz: {error}") from error
     size = path.stat().st_size
@@ -120,14 +123,8 @@ def read_archive(path: Path, program: str = "inference.py") -> ModelArchive:
 
 def lint(members: list[tarfile.TarInfo], program: str = "inference.py") -> tuple[str, ...]:
     """What is wrong with an archive's members, in words. Pure."""
-    wrong = []
+    wrong = unsafe_members(members)
     script = f"{program.removesuffix('.py')}.py"
-    for member in members:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            wrong.append(f"{member.name} leads out of the model folder")
-        elif not member.isfile() and not member.isdir():
-            wrong.append(f"{member.name} is neither a file nor a folder")
     files = [_normal(member.name) for member in members if member.isfile()]
     if f"code/{script}" not in files:
         nested = next((name for name in files if name.endswith(f"/code/{script}")), None)
@@ -163,7 +160,7 @@ def _script(tar: tarfile.TarFile, members: list[tarfile.TarInfo], program: str) 
     name = f"code/{program.removesuffix('.py')}.py"
     member = next((member for member in members if member.isfile() and _normal(member.name) == name), None)
     file = tar.extractfile(member) if member else None
-    return file.read().decode("utf-8", errors="replace") if file else ""
+    return file.read(_SCRIPT_BYTES).decode("utf-8", errors="replace") if file else ""
 
 
 def _is_weights(name: str) -> bool:

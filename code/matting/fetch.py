@@ -14,19 +14,20 @@ import numpy as np
 
 from matting import s3
 from matting.accept import JSON
-from matting.download import download
 from matting.photo_file import TYPES, PhotoFile, is_picture_type
 from matting.photo_request import FileBytes, PhotoRequest, Requests, read_json
 from matting.room import Reserve, Room, unbounded
 from matting.s3_location import SCHEME, S3Location
 from matting.settings import Settings
-from matting.watch import SecondsLeft, forever
-from multigpu_inference import Bulk, Fetched, log
+from multigpu_inference import Bulk, Fetched, fetch_url, log
 from multigpu_inference.errors import BadRequest, PayloadTooLarge, ServingError, Unavailable, UnsupportedMediaType
+from multigpu_inference.url_fetch.policy import NO_URLS
+from multigpu_inference.url_fetch.watch import SecondsLeft, forever
 
 MAX_LIST_BYTES = 100_000_000  # of a list's photos together: they all wait in memory
 MAX_LISTS_BYTES = 500_000_000  # of all lists that are fetched at a time
 _FETCHES_AT_A_TIME = 8  # of one list; other requests have threads of their own
+_ACCEPT = "image/jpeg, image/png, image/webp"
 _SHARE_FOR_FETCHING = 0.5  # of a list's time: what has come by then is still to be computed
 
 _lists_room = Room(MAX_LISTS_BYTES, lambda: Unavailable("too many pictures of lists are being fetched now"))
@@ -130,7 +131,10 @@ def _bytes_of(source: str | FileBytes, settings: Settings, seconds_left: Seconds
         reserve(source.nbytes)
         return source
     if not source.lower().startswith(SCHEME):
-        return np.frombuffer(download(source, seconds_left=seconds_left, reserve=reserve), np.uint8)
+        body = fetch_url(source, seconds_left=seconds_left, accept=_ACCEPT, reserve=reserve, policy=settings.urls)
+        return np.frombuffer(body, np.uint8)
+    if not settings.urls.enabled:
+        raise BadRequest(NO_URLS)
     try:
         location = S3Location.parse(source)
     except ValueError as error:

@@ -106,7 +106,7 @@ def read_json(body: bytes | bytearray | str) -> Requests:
     try:
         text = (body if isinstance(body, str) else str(body, "utf-8")).removeprefix("\ufeff")
         _refuse_many_parts(text)
-        content: Any = json.loads(text)
+        content: Any = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest("the body is not valid JSON") from error
     if not isinstance(content, list):
@@ -125,6 +125,19 @@ def _refuse_many_parts(text: str) -> None:
             if parts > _MAX_PARTS:
                 raise BadRequest(f"the body is JSON of more than {_MAX_PARTS} parts: a list has at most {MAX_ITEMS} requests")
             at = text.find(mark, at + 1)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; `ValueError` where a field is in it twice: who has looked at it before us may have taken the other one."""
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a field is there twice")
+    return record
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise ValueError(f"{name} is no number")
 
 
 def _item(record: Any) -> PhotoRequest | BadRequest:

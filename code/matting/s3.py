@@ -12,8 +12,8 @@ from typing import Any
 
 from matting.room import Reserve, unbounded
 from matting.s3_location import S3Location
-from matting.watch import SecondsLeft, forever, refuse_if_late
 from multigpu_inference.errors import BadRequest, PayloadTooLarge, ServingError, Unavailable
+from multigpu_inference.url_fetch.watch import SecondsLeft, forever, refuse_if_late
 
 MAX_BYTES = 25_000_000
 TIMEOUT_S = 10.0
@@ -60,7 +60,7 @@ def get_object(
         ServingError: this endpoint has no credentials; or what `reserve` raises.
     """
     too_large = PayloadTooLarge(f"the picture behind 'url' is larger than {max_bytes / 1e6:g} MB")
-    from botocore.exceptions import IncompleteReadError  # here, as for all of boto3: importing it takes a while
+    from botocore.exceptions import EndpointProviderError, IncompleteReadError  # here: importing boto3's takes a while
 
     refuse_if_late(seconds_left)
     try:
@@ -84,6 +84,8 @@ def get_object(
             return body
     except ServingError:
         raise
+    except EndpointProviderError as error:  # such as for names that end in --x-s3
+        raise BadRequest("'url' is no address in S3: its bucket's name is not one that S3 allows") from error
     except Exception as error:  # botocore's own classes, and those of what it is built on
         code, status = _code(error), _status(error)
         if code in _NOT_THERE:
@@ -135,7 +137,7 @@ def _failure(error: Exception, what: str) -> ServingError:
     """What an error of botocore's is to a client. Its own text may name accounts and roles: only the log shows the cause."""
     if _passes(error):
         return Unavailable(f"{what} now: {_code(error) or 'S3 does not answer in time'}")
-    return ServingError(f"{what}: {_code(error) or type(error).__name__}")
+    return ServingError(f"{what}: {_code(error) or 'the log has the reason under this request id'}")
 
 
 def _passes(error: Exception) -> bool:

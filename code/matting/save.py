@@ -19,7 +19,8 @@ _TYPES = {".png": PNG, ".webp": WEBP, ".npy": NPY}
 _ENDINGS = {media_type: ending for ending, media_type in _TYPES.items()}
 # Endings that would promise another format than what is stored.
 _OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".json", ".npz")
-_ALLOWED = re.compile(rf"[A-Za-z0-9._/-]{{1,{MAX_LENGTH}}}", re.ASCII)
+_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"  # with no dot before it: neither hidden, nor `..`
+_ALLOWED = re.compile(rf"(?:{_PART}/)?{_PART}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Save:
         Raises:
             BadRequest: it is none that is allowed; the text says which are.
         """
-        allowed = f"1 to {MAX_LENGTH} of the characters A-Z a-z 0-9 . _ - /, no segment empty, . or .."
-        if not isinstance(name, str) or not _ALLOWED.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
+        allowed = f"1 to {MAX_LENGTH} of the characters A-Z a-z 0-9 . _ -, with one / between them at most and no dot in front"
+        if not isinstance(name, str) or len(name) > MAX_LENGTH or not _ALLOWED.fullmatch(name):
             raise BadRequest(f"'save_name' is {shown(name)}: allowed are {allowed}")
         ending = _ending(name)
         if ending in _OTHER_FORMATS:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from matting.accept import ANY, choose
 from matting.s3_location import S3Location
 from multigpu_inference.errors import NotAcceptable, SettingsError
+from multigpu_inference.url_fetch.policy import UrlPolicy
 
 MAX_PHOTO_PIXELS = 50_000_000
 MAX_PREFIX_BYTES = 700  # what a `save_name` adds to them still fits into one of S3's keys
@@ -30,6 +31,7 @@ class Settings:
         output_s3: `MULTIGPU_OUTPUT_S3`: where results with a `save_name` are stored; None: nowhere.
         input_s3: `MULTIGPU_INPUT_S3`: what an s3:// URL may point into; empty: anything that the role may read.
         default_accept: `SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`: what is made for a client that accepts anything.
+        urls: `MULTIGPU_URLS` and `MULTIGPU_URL_…`: what URLs may point to.
     """
 
     max_photo_pixels: int = MAX_PHOTO_PIXELS
@@ -38,6 +40,7 @@ class Settings:
     output_s3: S3Location | None = None
     input_s3: tuple[S3Location, ...] = ()
     default_accept: str = ANY
+    urls: UrlPolicy = field(default_factory=UrlPolicy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -58,6 +61,7 @@ class Settings:
             output_s3=output_s3[0] if output_s3 else None,
             input_s3=_locations(environ, "MULTIGPU_INPUT_S3", "s3://bucket or s3://bucket/prefix, several with spaces between"),
             default_accept=_accept(environ, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
+            urls=UrlPolicy.from_env(environ),
         )
 
     def accept_of(self, header: str | None) -> str:

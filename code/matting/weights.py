@@ -10,6 +10,7 @@ a file of its name is loaded.
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -120,6 +121,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             content: object = load_file(path)
         else:
+            _refuse_bomb(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise nearly anything, some of it over many lines
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
@@ -129,7 +131,22 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: expected a state dict of tensors, found a {type(content).__name__}")
     state = {_unwrapped(str(key)): value for key, value in content.items()}
+    for key, value in state.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: expected tensors that are stored, found that {key} repeats its elements")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a file that unpacks to more than it is. What `torch.save` writes is a zip file without compression, or none."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed entries, which torch.save does not write")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("entries that are larger than the file")
 
 
 def standardise_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from multigpu_inference.fetched import Bulk as Bulk
     from multigpu_inference.fetched import Fetched as Fetched
     from multigpu_inference.runtimes.load_network import load_network as load_network
+    from multigpu_inference.url_fetch.fetch_url import fetch_url as fetch_url
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOME = {
     "Size": "export.exportable",
     "Stage": "engine.stage",
     "accelerate": "engine.accelerate",
+    "fetch_url": "url_fetch.fetch_url",
     "load_network": "runtimes.load_network",
     "plan_placement": "engine.placement",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "Size",
     "Stage",
     "accelerate",
+    "fetch_url",
     "load_network",
     "plan_placement",
 ]

@@ -13,11 +13,14 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from multigpu_inference import process
+from multigpu_inference.credentials import withheld
 from multigpu_inference.errors import StartupError
 from multigpu_inference.ipc import FrameStream, socket_pair
 from multigpu_inference.messages import Message, StartFailed
+from multigpu_inference.unprivileged import User
 
 # How long what an ended process had still said is waited for, and an exit after its socket has closed.
 LAST_WORDS_S = 0.3
@@ -35,12 +38,25 @@ class Command:
         module: The module that is run.
         arguments: What follows its socket, its parent and its name.
         environ: Variables set for this process, beside those of the one that starts it.
+        user: Whom it runs as; None: as the one that starts it.
+        credentials: Whether it is given the AWS credentials that there are.
     """
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    user: User | None = None
+    credentials: bool = False
+
+    def start_options(self) -> dict[str, Any]:
+        """What `create_subprocess_exec` is to be told of its environment and its rights."""
+        of_user = self.user.environ if self.user is not None else {}
+        environ = {**os.environ, **of_user, **self.environ}
+        options: dict[str, Any] = {"env": environ if self.credentials else withheld(environ)}
+        if self.user is not None:
+            options |= {"user": self.user.uid, "group": self.user.gid, "extra_groups": self.user.groups}
+        return options
 
 
 async def spawn(command: Command) -> tuple[asyncio.subprocess.Process, FrameStream]:
@@ -53,7 +69,7 @@ async def spawn(command: Command) -> tuple[asyncio.subprocess.Process, FrameStre
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,  # its own group: what user code starts ends with it
-            env={**os.environ, **command.environ},
+            **command.start_options(),
         )  # fmt: skip
     except OSError as error:
         ours.close()

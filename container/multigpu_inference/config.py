@@ -8,11 +8,13 @@ container reads the same environment, so nothing here needs to be sent to it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from multigpu_inference.errors import SettingsError
+from multigpu_inference.url_fetch.policy import UrlPolicy
 
 # More front-end workers than this never connect: multi-model-server's listen backlog is 128.
 MAX_FRONT_END_WORKERS = 120
@@ -25,6 +27,7 @@ DEFAULT_PROGRAM = "inference.py"
 _AWS_CREDENTIALS = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 
 _OWN_NAMES = (
+    "MULTIGPU_AWS_CREDENTIALS",
     "MULTIGPU_CHANNELS_LAST",
     "MULTIGPU_CLOUDWATCH",
     "MULTIGPU_COMPILE",
@@ -41,6 +44,8 @@ _OWN_NAMES = (
     "MULTIGPU_NUM_REPLICAS",
     "MULTIGPU_PLACEMENT",
     "MULTIGPU_PREPROCESS",
+    "MULTIGPU_PREPROCESS_MEMORY_MB",
+    "MULTIGPU_PREPROCESS_TIMEOUT_S",
     "MULTIGPU_PREPROCESS_WORKERS",
     "MULTIGPU_REQUEST_TIMEOUT_S",
     "MULTIGPU_STAGE_THREADS",
@@ -48,6 +53,11 @@ _OWN_NAMES = (
     "MULTIGPU_STREAMS_PER_STAGE",
     "MULTIGPU_TENSORRT",
     "MULTIGPU_TRACE",
+    "MULTIGPU_URLS",
+    "MULTIGPU_URL_HOSTS",
+    "MULTIGPU_URL_NETWORKS",
+    "MULTIGPU_URL_PORTS",
+    "MULTIGPU_USER",
 )
 
 
@@ -108,11 +118,15 @@ class EngineSettings:
     Attributes:
         devices: `MULTIGPU_DEVICES`: auto, cuda (stop where no GPU can be used), cpu (on purpose).
         num_replicas: `MULTIGPU_NUM_REPLICAS`: default one per visible GPU, on the CPU one.
-        min_replicas: `MULTIGPU_MIN_REPLICAS`: 1: with fewer healthy ones the HTTP front end's /ping says 503.
+        min_replicas: `MULTIGPU_MIN_REPLICAS`: 1: with fewer healthy ones /ping says 503 (http); in the end it leaves.
         placement: `MULTIGPU_PLACEMENT`: ring, same, or a list such as `cuda:0,cuda:2;cuda:1,cuda:3`.
         mps: `MULTIGPU_MPS`: whether processes that share a GPU compute at the same time, by NVIDIA's Multi-Process Service.
         preprocess: `MULTIGPU_PREPROCESS`: where input_fn and output_fn run: auto (find out), pool, replica.
         preprocess_workers: `MULTIGPU_PREPROCESS_WORKERS`: processes of the pool.
+        preprocess_timeout_s: `MULTIGPU_PREPROCESS_TIMEOUT_S`: 20: how long a pool worker may take for one task before it is
+            killed. Two tries fit into a request's time, so that what hangs is known for it; longer than a request it never is.
+        preprocess_memory_bytes: `MULTIGPU_PREPROCESS_MEMORY_MB`: 4096: what a pool worker may have beside what the loaded
+            script takes; 0: as much as there is.
         max_queue_size: `MULTIGPU_MAX_QUEUE_SIZE`: requests that may wait to be admitted.
         request_timeout_s: `MULTIGPU_REQUEST_TIMEOUT_S`: 55, from arrival; SageMaker gives up at 60.
         startup_timeout_s: `MULTIGPU_STARTUP_TIMEOUT_S`: 600, for all models to load.
@@ -130,6 +144,8 @@ class EngineSettings:
     mps: bool
     preprocess: str
     preprocess_workers: int | None
+    preprocess_timeout_s: float
+    preprocess_memory_bytes: int
     max_queue_size: int | None
     request_timeout_s: float
     startup_timeout_s: float
@@ -176,6 +192,21 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """What processes may do.
+
+    Attributes:
+        user: `MULTIGPU_USER`: whom all but the supervisor run as where the container is started as root; root: stay root; None:
+            the image's own user, where there is one (`unprivileged`).
+        aws_credentials: `MULTIGPU_AWS_CREDENTIALS`: whether all of the script's functions find AWS credentials, or only
+            `fetch_fn` and `store_fn` (`credentials`).
+    """
+
+    user: str | None
+    aws_credentials: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the container can be told."""
 
@@ -184,6 +215,8 @@ class Settings:
     engine: EngineSettings
     acceleration: AccelerationSettings
     telemetry: TelemetrySettings
+    security: SecuritySettings
+    urls: UrlPolicy
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -215,6 +248,8 @@ class Settings:
                 mps=bool(read.switch("MULTIGPU_MPS", False)),
                 preprocess=read.choice("MULTIGPU_PREPROCESS", "auto", ("auto", "pool", "replica")),
                 preprocess_workers=read.optional_integer("MULTIGPU_PREPROCESS_WORKERS", 1, 1024),
+                preprocess_timeout_s=read.number("MULTIGPU_PREPROCESS_TIMEOUT_S", 20.0, 0.1, 3600.0),
+                preprocess_memory_bytes=read.integer("MULTIGPU_PREPROCESS_MEMORY_MB", 4096, 0, 1 << 20) << 20,
                 max_queue_size=read.optional_integer("MULTIGPU_MAX_QUEUE_SIZE", 0, 100_000),
                 request_timeout_s=read.number("MULTIGPU_REQUEST_TIMEOUT_S", 55.0, 0.1, 3600.0),
                 startup_timeout_s=read.number("MULTIGPU_STARTUP_TIMEOUT_S", 600.0, 1.0, 3600.0),
@@ -237,6 +272,11 @@ class Settings:
                 otlp_endpoint=read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", read.text("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
                 or None,
             ),
+            security=SecuritySettings(
+                user=_user(read),
+                aws_credentials=bool(read.switch("MULTIGPU_AWS_CREDENTIALS", False)),
+            ),
+            urls=UrlPolicy.from_env(environ),
         )
 
 
@@ -297,6 +337,13 @@ def _streams_per_stage(read: _Reader) -> int:
 def _cloudwatch(read: _Reader, environ: Mapping[str, str]) -> bool:
     chosen = read.choice("MULTIGPU_CLOUDWATCH", "auto", ("auto", "0", "1"))
     return chosen == "1" or (chosen == "auto" and _AWS_CREDENTIALS in environ)
+
+
+def _user(read: _Reader) -> str | None:
+    user = read.text("MULTIGPU_USER", "")
+    if not re.fullmatch(r"([a-z_][a-z0-9_-]{0,31})?", user):
+        raise SettingsError(f"MULTIGPU_USER={user!r}: allowed are names of users, and root")
+    return user or None
 
 
 def _program(read: _Reader) -> str:

@@ -14,7 +14,10 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
-_LONGEST_TEXT = 400  # characters of an exception's text in a line of ours
+# Whoever is told to come again is told at most this many seconds: by then much will have changed.
+MAX_RETRY_AFTER_S = 60
+# Bytes of a message, so that with the rest of it a body has 500 at most.
+_LONGEST_MESSAGE = 340
 
 
 class ServingError(Exception):
@@ -28,11 +31,12 @@ class ServingError(Exception):
     code: str = "internal_error"
     default_message: ClassVar[str] = "the request failed; the log has the reason under this request id"
     detail: str = ""  # for the log only: the class and text of what was raised in a worker
+    spared: str = ""  # where nobody waited any more: the function or stage that was not begun because of it
 
     def __init__(self, message: str | None = None) -> None:
         """Keep the first line of `message`: an answer is one line, whatever a caller hands over."""
         text = message or self.default_message
-        super().__init__(text.splitlines()[0][:400] if text else "")
+        super().__init__(_short(text.splitlines()[0]) if text else "")
 
     @property
     def message(self) -> str:
@@ -96,6 +100,13 @@ class Unprocessable(ServingError):
     default_message = "the request stopped a worker process twice and is not tried again"
 
 
+class KnownUnprocessable(Unprocessable):
+    """422: the same content has been answered so before; no worker is given it again for a while."""
+
+    code = "known_unprocessable"
+    default_message = "the same content has stopped worker processes before and is refused for an hour"
+
+
 class RequestTimeout(ServingError):
     """408: the client did not send its request in time."""
 
@@ -116,6 +127,16 @@ class FunctionFailed(ServingError):
     """500: a function of the user's script raised. The trace is in the log."""
 
     code = "function_failed"
+
+
+class OutOfMemory(ServingError):
+    """500: a function ran out of memory. The engine tries such a request once more, in a worker that has no other.
+
+    Not 503: it has had all the memory that there is, so coming again is of no use.
+    """
+
+    code = "out_of_memory"
+    default_message = "the request needs more memory than there is"
 
 
 class ResponseTooLarge(ServingError):
@@ -139,15 +160,27 @@ class Unavailable(ServingError):
 
 
 class Overloaded(Unavailable):
-    """503: the queue is full."""
+    """503: the queue is full, or too long for the request's time limit."""
 
     code = "overloaded"
     default_message = "the queue is full"
 
+    def __init__(self, message: str | None = None, retry_after_s: int = 1) -> None:
+        """Take when there will be room, in seconds from 1 to `MAX_RETRY_AFTER_S`."""
+        super().__init__(message)
+        self._retry_after_s = retry_after_s
+
     @property
     def retry_after_s(self) -> int | None:
-        """A full queue moves on within a second."""
-        return 1
+        """When there will be room, as far as that can be estimated."""
+        return self._retry_after_s
+
+
+class Exhausted(Unavailable):
+    """503: the machine has no memory, file descriptor or room left for this request now."""
+
+    code = "exhausted"
+    default_message = "the endpoint has no memory or files left for this request now"
 
 
 class Draining(Unavailable):
@@ -171,7 +204,7 @@ class ChosenStatus(ServingError):
     def __init__(self, message: str | None = None, status: int = 500) -> None:
         """Take a status from 400 to 599."""
         super().__init__(message)
-        self.status = status
+        self.status = int(status)  # an `HTTPStatus` is nothing that may be sent to another process
         self.code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
 
 
@@ -185,6 +218,10 @@ class WorkerDied(ServingError):
 
 class WorkerLost(WorkerDied):
     """The worker process ended while this request waited in it, so not because of it. It is free to go to another."""
+
+
+class WorkerKilled(WorkerDied):
+    """The worker process was ended from outside while it worked on this request, which counts nothing against it."""
 
 
 class UnknownStructure(ServingError):
@@ -213,6 +250,14 @@ class ModelError(StartupError):
 
 class ScriptImportError(ModelError):
     """Importing the user's script raised."""
+
+
+def _short(text: str) -> str:
+    """A text cut to what a body has room for, in bytes as JSON has them: a character beyond ASCII takes up to twelve."""
+    text = text[:_LONGEST_MESSAGE]
+    while len(json.dumps(text)) > _LONGEST_MESSAGE + 2:  # with its quotes
+        text = text[: len(text) * 3 // 4]
+    return text
 
 
 def _tree(root: type[ServingError]) -> dict[str, type[ServingError]]:
@@ -244,10 +289,3 @@ def from_name(name: str, message: str, status: int) -> ServingError:
 def name_of(error: ServingError) -> str:
     """The name by which another process knows an error: of its nearest class in this module."""
     return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == __name__)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's class and its text, its lines joined: what is missing often stands in the second."""
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,7 +4,8 @@ A packet is a pickled `(message, blobs)`; sockets are of the kind that keeps pac
 sent and received by one system call, whole or not at all. A blob is bytes, or a `Slice` of the arena that the message
 names: large bytes are not sent at all (`arena`). What is too large for a packet and has no arena goes through a memory file
 made for it. Only processes of our own hold these sockets (a socketpair passed at the start, or a socket file in a folder of
-mode 0700), so a frame may be unpickled.
+mode 0700). In some of them user code runs, which may write what it likes into its socket: a frame is unpickled into plain
+data and the classes of `messages`, and into nothing else.
 
 `FrameSocket` blocks and is what workers use, `FrameStream` is its asyncio twin in the engine and the supervisor.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import io
 import mmap
 import os
 import pickle
@@ -21,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from multigpu_inference.messages import Message
+from multigpu_inference.messages import Message, maker, makers
 
 # More than this in one packet goes through a memory file. A socket takes at least 200 KB under Linux's default limits.
 MAX_PACKET_BYTES = 128 << 10
@@ -43,6 +45,12 @@ class Slice(NamedTuple):
         """Where the next bytes may stand."""
         return self.offset + self.length
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a message is pickled: by a call, not by the class itself (`messages.maker`)."""
+        return Slice, (self.offset, self.length)
+
+
+makers[Slice.__module__, Slice.__name__] = maker(Slice)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Blob: TypeAlias = Buffer | Slice
@@ -124,7 +132,7 @@ def _unpack(data: memoryview, ancillary: Sequence[tuple[int, int, bytes]], flags
             return _read_spilled(descriptors.pop())
         if data[:1] != _FRAME:
             raise ValueError("no frame")
-        message, blobs = pickle.loads(data[1:])
+        message, blobs = _Unpickler(io.BytesIO(data[1:])).load()
     except Exception as error:
         raise FrameError(f"what came is no frame of ours ({type(error).__name__})") from error
     return message, [*blobs, *descriptors]
@@ -134,10 +142,20 @@ def _read_spilled(descriptor: Descriptor) -> tuple[Message, list[Any]]:
     number = descriptor.take()
     try:
         with mmap.mmap(number, 0, prot=mmap.PROT_READ) as memory:
-            message, blobs = pickle.loads(memory)
+            message, blobs = _Unpickler(memory).load()
             return message, blobs
     finally:
         os.close(number)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes messages and plain data, whatever a pickle asks for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return makers[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is no message") from None
 
 
 class _Receiver:

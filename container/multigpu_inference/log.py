@@ -3,6 +3,8 @@
 A line is one `write` of at most 4096 bytes, which a pipe takes whole, so lines of several processes never mix: long texts are
 cut, a trace at its beginning. `request` lines carry the request's id, status and milliseconds per hop; all others are events
 in the life of the container or a worker.
+
+Whoever reads the log may get stuck, and a write to a full pipe would wait with it: then lines are lost, and requests are not.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 _PIPE_BUF = 4096  # bytes that Linux writes to a pipe in one piece
 _LONGEST_TEXT = 1500  # of one field, in characters, where a line would be longer than that
+_OUTPUT = 1
+# How long a line waits for a reader that takes nothing, and how soon one does so again: the engine has all requests waiting
+# with it meanwhile.
+_WAIT_S, _WAIT_AGAIN_S = 1.0, 60.0
 _source = "?"
 
 
@@ -39,14 +47,62 @@ def event(name: str, **fields: Any) -> None:
     if len(data) > _PIPE_BUF:
         cut = {key: value[-_LONGEST_TEXT:] if isinstance(value, str) else value for key, value in line.items()}
         data = json.dumps(cut, default=str).encode() + b"\n"
+    if not _reader.takes():
+        return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # user code may have closed or replaced it
         sys.stdout.flush()  # what user code printed before comes before
     with contextlib.suppress(OSError):  # nobody reads the log any more: no reason to fail a request
         while data:
-            data = data[os.write(1, data) :]
+            data = data[os.write(_OUTPUT, data) :]
+    if lost := _reader.lost():
+        event("log_lines_lost", count=lost)
 
 
 def exception(name: str, error: BaseException, **fields: Any) -> None:
     """Write one line with an error's class, text and trace. The log is the only place where a trace goes."""
     trace = "".join(traceback.format_exception(error))
     event(name, error=type(error).__name__, message=str(error), trace=trace, **fields)
+
+
+class Reader:
+    """Whoever reads the log, as far as it can be told here: whether there is room for a line.
+
+    Two processes that find the last room at the same moment may still have one of them wait. A file always has room, and so
+    has a pipe that nobody reads any more: writing to that fails at once.
+
+    Args:
+        has_room: Whether there is room within so many milliseconds.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, has_room: Callable[[int], object], clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is lost yet."""
+        self._has_room = has_room
+        self._clock = clock
+        self._lost = 0
+        self._wait_from = clock()
+
+    def takes(self) -> bool:
+        """Whether a line can be written now, or soon; else it counts as lost."""
+        if self._has_room(0):
+            return True
+        if self._clock() >= self._wait_from:
+            if self._has_room(int(_WAIT_S * 1e3)):
+                return True
+            self._wait_from = self._clock() + _WAIT_AGAIN_S
+        self._lost += 1
+        return False
+
+    def lost(self) -> int:
+        """Lines lost since this was last asked."""
+        lost, self._lost = self._lost, 0
+        return lost
+
+
+def _has_room(wait_ms: int) -> object:
+    poll = select.poll()
+    poll.register(_OUTPUT, select.POLLOUT)
+    return poll.poll(wait_ms)
+
+
+_reader = Reader(_has_room)

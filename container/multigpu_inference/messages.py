@@ -26,16 +26,35 @@ FETCH_FN, STORE_FN = "fetch_fn", "store_fn"
 STOCK_ORDER = (INPUT_FN, PREDICT_FN, OUTPUT_FN)
 STOCK_ACCEPT = "application/json"  # what the stock toolkit makes for a client that accepts anything
 HEARTBEAT_S = 1.0
-NO_WORKER_LEFT = 6  # the engine's exit code where all replicas, or all pool workers, have been given up
+# The engine's exit codes where it cannot go on: all pool workers, or the fetch worker, have been given up or have been away for
+# too long; or there are too few replicas.
+NO_WORKER_LEFT, TOO_FEW_REPLICAS = 6, 7
 
 
-class _Sent:
-    """Pickles by position: a third of what a frozen dataclass with slots takes by itself, on both sides."""
+class Sent:
+    """What may be sent: `ipc` makes objects of classes derived from this one out of what it receives, and no others.
+
+    Pickles by position: a third of what a frozen dataclass with slots takes by itself, on both sides.
+    """
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        """Let the class be received."""
+        makers[cls.__module__, cls.__name__] = maker(cls)
+
     def __reduce__(self) -> tuple[Any, ...]:
+        """The class and its fields."""
         return type(self), (_readers.get(type(self)) or _reader(type(self)))(self)
+
+
+def maker(cls: type) -> Callable[..., Any]:
+    """What makes objects of a class, and is not the class: a pickle can change the attributes of a class that it is given."""
+    make: Callable[..., Any] = type.__call__.__get__(cls)
+    return make
+
+
+makers: dict[tuple[str, str], Callable[..., Any]] = {}  # by module and name
 
 
 def _reader(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
@@ -50,7 +69,7 @@ _readers: dict[Any, Callable[[Any], tuple[Any, ...]]] = {}
 
 
 @dataclass(slots=True)
-class Invocation(_Sent):
+class Invocation(Sent):
     """One request, as a front end hands it to the engine; its body is the frame's only blob.
 
     What is known only on its way (`accept` where the client leaves it open, `arena`) is filled in there.
@@ -77,7 +96,7 @@ class Invocation(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(_Sent):
+class Answer(Sent):
     """What the client gets; the body is the frame's only blob.
 
     Attributes:
@@ -100,51 +119,53 @@ class Answer(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaOpened(_Sent):
+class ArenaOpened(Sent):
     """An arena, by the number that messages on this connection will name it; its descriptor comes with this one."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaClosed(_Sent):
+class ArenaClosed(Sent):
     """No message on this connection will name this arena again."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Cancellation(_Sent):
+class Cancellation(Sent):
     """The client of a request has gone: it is to cost nothing more. Its answer is still sent, so that its arena is known."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal(_Sent):
-    """A request that the front end has refused by itself, to be counted with the others.
+class Refusal(Sent):
+    """Requests that the front end has refused by itself, to be counted with the others.
 
     Attributes:
         status: HTTP status.
         code: The error's.
+        count: How many.
     """
 
     status: int
     code: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawalsOpened(_Sent):
+class WithdrawalsOpened(Sent):
     """The page in which the engine marks a worker's tasks that nobody waits for any more; its descriptor comes with this."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch(_Sent):
+class Watch(Sent):
     """Whoever sends this is told the engine's `Health` at once, at every change, and every `HEARTBEAT_S`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Health(_Sent):
+class Health(Sent):
     """How the engine is.
 
     Attributes:
@@ -152,16 +173,18 @@ class Health(_Sent):
         healthy_replicas: Replicas that can take requests.
         num_replicas: How many there are to be.
         max_in_flight: Requests that the engine holds at most, those included that wait to be admitted.
+        retry_after_s: When who is refused because it holds so many should come again.
     """
 
     state: str
     healthy_replicas: int
     num_replicas: int
     max_in_flight: int
+    retry_after_s: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Scrape(_Sent):
+class Scrape(Sent):
     """The metrics are wanted, in an `Exposition` of this number.
 
     Attributes:
@@ -174,7 +197,7 @@ class Scrape(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class Exposition(_Sent):
+class Exposition(Sent):
     """The metrics, asked for by the scrape of this number; their text is the only blob, of this content type."""
 
     number: int
@@ -182,7 +205,7 @@ class Exposition(_Sent):
 
 
 @dataclass(slots=True)
-class Task(_Sent):
+class Task(Sent):
     """What a worker is to run: consecutive functions of the user's script.
 
     Whoever hands it on fills in what only it knows: `arena_used`, then `task_id`, `arena` and `slot`.
@@ -199,7 +222,7 @@ class Task(_Sent):
         trial: Whether this is the run that finds out where `input_fn` and `output_fn` can run (`trial`).
         arena: The request's arena, by the engine's number.
         arena_used: Where free bytes begin in it: the worker's own stand behind.
-        slot: Of the worker's page of withdrawals (`engine.interest`).
+        slot: Of the worker's page of withdrawals (`engine.interest`); -1 as long as no worker has it.
     """
 
     task_id: int
@@ -212,11 +235,11 @@ class Task(_Sent):
     trial: bool = False
     arena: int = 0
     arena_used: int = 0
-    slot: int = 0
+    slot: int = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Result(_Sent):
+class Result(Sent):
     """A task's answer. Blobs as for a task: a body where the last step makes one, else an encoded object.
 
     Attributes:
@@ -238,7 +261,7 @@ class Result(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedItem(_Sent):
+class FetchedItem(Sent):
     """One input that `fetch_fn` gave: where its blobs are among the result's, in order, or why there are none.
 
     Attributes:
@@ -253,7 +276,7 @@ class FetchedItem(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class FetchResult(_Sent):
+class FetchResult(Sent):
     """What `fetch_fn` gave.
 
     Attributes:
@@ -266,7 +289,7 @@ class FetchResult(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class Findings(_Sent):
+class Findings(Sent):
     """What a replica worker found in a trial (`trial`): whether the functions may leave it.
 
     The trial's blobs are the answer's body, then the encoded prediction.
@@ -285,8 +308,12 @@ class Findings(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure(_Sent):
-    """A task that raised: the class of the error by name, its text for the client, a line for the log, its status."""
+class Failure(Sent):
+    """A task that raised: the class of the error by name, its text for the client, a line for the log, its status.
+
+    Attributes:
+        spared: Where nobody waited for it any more: the function or stage that was not begun because of it.
+    """
 
     task_id: int
     kind: str
@@ -294,6 +321,7 @@ class Failure(_Sent):
     detail: str = ""
     status: int = 500
     keeps_arena: bool = False
+    spared: str = ""
 
     def error(self) -> errors.ServingError:
         """The error itself."""
@@ -303,7 +331,7 @@ class Failure(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerReady(_Sent):
+class WorkerReady(Sent):
     """A worker has loaded everything and waits for tasks.
 
     Attributes:
@@ -318,7 +346,7 @@ class WorkerReady(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class BranchFailure(_Sent):
+class BranchFailure(Sent):
     """A branch's model could not turn a batch into results, in a process of its own.
 
     Attributes:
@@ -337,7 +365,7 @@ class BranchFailure(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class StartFailed(_Sent):
+class StartFailed(Sent):
     """A process cannot start; `message` is the one line that says why."""
 
     message: str
@@ -345,7 +373,7 @@ class StartFailed(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineReady(_Sent):
+class EngineReady(Sent):
     """Every replica has loaded and been warmed: multi-model-server may start.
 
     Attributes:
@@ -360,22 +388,22 @@ class EngineReady(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat(_Sent):
+class Heartbeat(Sent):
     """The sender's event loop is alive. Sent every `HEARTBEAT_S`, because a process can be there and do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listening(_Sent):
+class Listening(Sent):
     """The HTTP front end answers on its port; until the engine is ready, with 503."""
 
 
 @dataclass(frozen=True, slots=True)
-class EngineReached(_Sent):
+class EngineReached(Sent):
     """The HTTP front end knows from the engine how it is: requests can be answered."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptInfo(_Sent):
+class ScriptInfo(Sent):
     """What the probe read from the user's script where no GPU is visible.
 
     Attributes:
@@ -405,7 +433,7 @@ class ScriptInfo(_Sent):
 
 
 @dataclass(frozen=True, slots=True)
-class CudaReport(_Sent):
+class CudaReport(Sent):
     """What torch and the driver say of CUDA.
 
     Attributes:

@@ -16,7 +16,9 @@ import shutil
 from pathlib import Path
 
 from multigpu_inference import process
+from multigpu_inference.child_process import Command
 from multigpu_inference.errors import DeviceError
+from multigpu_inference.unprivileged import User
 
 _DAEMON = "nvidia-cuda-mps-control"
 _START_S = 5.0
@@ -32,8 +34,12 @@ class Mps:
         self.environ = environ
 
     @classmethod
-    async def start(cls, run_dir: Path) -> Mps:
+    async def start(cls, run_dir: Path, user: User | None = None) -> Mps:
         """Start the daemon with its pipes in the run folder, and wait until it takes clients.
+
+        Args:
+            run_dir: The run folder.
+            user: Whose processes are its clients, and who runs it: it serves one user's at a time.
 
         Raises:
             DeviceError: where it is not in this container, or ends or says nothing.
@@ -46,14 +52,16 @@ class Mps:
             )
         pipes = run_dir / "mps"
         pipes.mkdir(mode=0o700)
+        if user is not None:
+            os.chown(pipes, user.uid, user.gid)
         environ = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(pipes)}
         daemon = await asyncio.create_subprocess_exec(
             program, "-f",  # in the foreground, as a child that ends with its group
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **environ},
             start_new_session=True,
+            **Command("mps", "", environ=environ, user=user).start_options(),
         )  # fmt: skip
         started = cls(daemon, environ)
         try:

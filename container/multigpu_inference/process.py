@@ -16,14 +16,14 @@ from collections.abc import Container, Sequence
 
 from multigpu_inference import log
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 15, 36, 38
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _is_worker = False
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become(name: str, parent_pid: int, *, when_parent_dies: signal.Signals = signal.SIGKILL) -> None:
-    """Take a name, in `ps` and in the log, and end when the parent process does.
+    """Take a name, in `ps` and in the log, end when the parent process does, and never get more rights than there are now.
 
     SIGINT is ignored from here on: Ctrl-C in a terminal reaches every process, and only the supervisor may answer it.
 
@@ -35,9 +35,21 @@ def become(name: str, parent_pid: int, *, when_parent_dies: signal.Signals = sig
     log.set_source(name)
     _libc.prctl(_PR_SET_NAME, f"multigpu-{name}".encode()[:15], 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not _device_files_are_missing():
+        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_PDEATHSIG, int(when_parent_dies), 0, 0, 0)
     if os.getppid() != parent_pid:
         sys.exit(1)
+
+
+def _device_files_are_missing() -> bool:
+    """Whether there is an NVIDIA driver whose device files a program with more rights has yet to make, as on a bare machine."""
+    return os.path.exists("/proc/driver/nvidia/version") and not os.path.exists("/dev/nvidia-uvm")
+
+
+def shut_off() -> None:
+    """Keep other processes of the same user from reading this one's memory, environment and descriptors."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def start_as_child(arguments: Sequence[str]) -> socket.socket:

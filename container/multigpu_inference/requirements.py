@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from multigpu_inference import log, process
+from multigpu_inference import credentials, log, process
 from multigpu_inference.errors import StartupError
 
 
@@ -33,7 +33,13 @@ async def install_requirements(requirements: Path, run_dir: Path, timeout_s: flo
         command += ["--target", str(target)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
     log.event("installing_requirements", file=str(requirements))
-    pip = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, start_new_session=True)
+    pip = await asyncio.create_subprocess_exec(
+        *command,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        env=credentials.withheld(os.environ),  # packages run code of theirs when they are built
+        umask=0o022,  # for all users to read, whoever installs
+    )
     try:
         async with asyncio.timeout(timeout_s):
             _, errors = await pip.communicate()

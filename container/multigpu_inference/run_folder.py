@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from multigpu_inference.errors import StartupError
+
 # Where a process of the front end finds the folder, and what lies in it for more than one process.
 RUN_DIR_VARIABLE = "MULTIGPU_RUN_DIR"
 ENGINE_SOCKET = "engine.sock"
@@ -30,10 +32,16 @@ def run_folder(parent: Path | None = None) -> Iterator[Path]:
 
     Args:
         parent: Where to make it; the system's temporary folder by default.
+
+    Raises:
+        StartupError: Nothing can be written there.
     """
-    parent = parent or Path(tempfile.gettempdir())
-    _remove_abandoned(parent)
-    new = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=parent))
+    try:
+        parent = parent or Path(tempfile.gettempdir())
+        _remove_abandoned(parent)
+        new = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=parent))
+    except OSError as error:
+        raise StartupError(f"there is no temporary folder to write to: {error.strerror}") from None
     with (new / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Only a locked folder gets the name by which another start looks for abandoned ones.
@@ -46,9 +54,13 @@ def run_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if folder.stat().st_uid != os.getuid():
+        with contextlib.suppress(OSError), open(folder / _LOCK, "r+", opener=_open_no_link) as lock:
+            # The lock's owner counts: the folder itself may have been handed over to another user (`unprivileged`).
+            if os.fstat(lock.fileno()).st_uid != os.getuid():
                 continue
-            with (folder / _LOCK).open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError where its owner lives
-                shutil.rmtree(folder, ignore_errors=True)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError where its owner lives
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -6,13 +6,12 @@
 Multi-model-server is started only when the engine can answer, because it says "healthy" from its first moment. The HTTP front
 end is started first: it says that the endpoint is starting.
 Whichever of the two ends by itself takes the container with it, with an exit code of its own, so that SageMaker replaces it;
-so does an engine that is there but is not heard of any more. No model code and no torch run here.
+so does one that is there and does nothing any more (`watched_child`). No model code and no torch run here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -22,22 +21,23 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from multigpu_inference import log, process
+from multigpu_inference import credentials, log, process
 from multigpu_inference.child_process import Command, first_message, spawn
 from multigpu_inference.config import HTTP, Settings
 from multigpu_inference.errors import SettingsError, StartupError
+from multigpu_inference.front_end_ping import FrontEndPing
 from multigpu_inference.ipc import FrameStream
-from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReached, EngineReady
+from multigpu_inference.messages import NO_WORKER_LEFT, TOO_FEW_REPLICAS, EngineReady
 from multigpu_inference.mps import Mps
 from multigpu_inference.requirements import install_requirements
 from multigpu_inference.run_folder import FRONT_END_PARENT_PID, run_folder
+from multigpu_inference.unprivileged import User, unprivileged_user
+from multigpu_inference.watched_child import WatchedChild
 
 _T = TypeVar("_T")
 
 ENGINE, FRONT_END = "engine", "front-end"
-ENGINE_DIED, FRONT_END_DIED = 4, 5  # exit codes; 2 and 3 are `StartupError`'s, 6 is `NO_WORKER_LEFT`
-# How many heartbeats of the engine may fail to come: on a machine with more work than cores, one comes late now and then.
-_SILENT_AFTER_S = 10 * HEARTBEAT_S
+ENGINE_DIED, FRONT_END_DIED = 4, 5  # exit codes; 2 and 3 are `StartupError`'s, 6 and 7 the engine's own
 _REAP_EVERY_S = 1.0
 # After the engine's last answer, multi-model-server still has to write it to its client; it says nothing of when it
 # has.
@@ -46,6 +46,8 @@ _FRONT_END_START_S = 60.0
 # All of it together within the 30 s that SageMaker grants.
 _ENGINE_STOP_S = 23.0
 _FRONT_END_STOP_S = 3.0
+# Where it is to end at once: how long a process may take that has been told so, and how often it is told.
+_AT_ONCE_S, _TELL_AGAIN_S = 3.0, 0.2
 _ORPHANS_END_S = 2.0
 
 
@@ -56,9 +58,11 @@ class Supervisor:
         """Nothing is started yet."""
         self._settings = settings
         self._run_dir = run_dir
+        self._user: User | None = None  # whom the children run as, where that is another
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._mps: Mps | None = None
         self._stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
 
     async def run(self) -> int:
         """Serve until told to stop, or until something that cannot be replaced has ended; the exit code."""
@@ -87,13 +91,17 @@ class Supervisor:
             engine, front_end = await self._start_both()
             await _unless_ended([engine, front_end], asyncio.Event().wait())
         except _ChildEnded as ended:
-            return ended.child.exit_code()
+            code = ended.child.tell()
+            if ended.child.name == FRONT_END:
+                return FRONT_END_DIED
+            return code if code in (NO_WORKER_LEFT, TOO_FEW_REPLICAS) else ENGINE_DIED
         raise AssertionError("nobody sets that event")
 
-    async def _start_both(self) -> tuple[_Child, _Child]:
+    async def _start_both(self) -> tuple[WatchedChild, WatchedChild]:
         """Engine and front end, so that requests can be answered; `_ChildEnded` where one ends meanwhile."""
         started = time.monotonic()
-        front_end: _Child | None = None
+        self._user = await unprivileged_user(self._settings, self._run_dir)
+        front_end: WatchedChild | None = None
         if self._settings.front_end.kind == HTTP:
             front_end = await self._start_http_front_end()
         else:
@@ -111,40 +119,42 @@ class Supervisor:
         )
         return engine, front_end
 
-    async def _start_engine(self) -> tuple[_Child, EngineReady]:
+    async def _start_engine(self) -> tuple[WatchedChild, EngineReady]:
         """Install what the script needs, then start the engine, and wait until it can answer."""
         timeout_s = self._settings.engine.startup_timeout_s
         await install_requirements(self._settings.model.code_dir / "requirements.txt", self._run_dir, timeout_s)
         if self._settings.engine.mps:
-            self._mps = await Mps.start(self._run_dir)
+            self._mps = await Mps.start(self._run_dir, self._user)
         environ = {} if self._mps is None else self._mps.environ
-        command = Command("engine", "multigpu_inference.engine.server", (str(self._run_dir),), environ)
+        module, arguments = "multigpu_inference.engine.server", (str(self._run_dir),)
+        command = Command(ENGINE, module, arguments, environ, user=self._user, credentials=True)
         child, stream = await self._spawn(command)
         # The engine has its own deadline for each worker and says which one was late; this is for the engine itself.
         ready = await first_message(command, child, stream, asyncio.get_running_loop().time() + 2 * timeout_s + 10)
         assert isinstance(ready, EngineReady)
-        return _Child(ENGINE, child, stream), ready
+        return WatchedChild(ENGINE, child, stream=stream), ready
 
-    async def _start_http_front_end(self) -> _Child:
+    async def _start_http_front_end(self) -> WatchedChild:
         """Start the HTTP front end, and wait until it listens."""
-        command = Command(FRONT_END, "multigpu_inference.frontend.http.server", (str(self._run_dir),))
+        command = Command(FRONT_END, "multigpu_inference.frontend.http.server", (str(self._run_dir),), user=self._user)
         child, stream = await self._spawn(command)
         await first_message(command, child, stream, asyncio.get_running_loop().time() + _FRONT_END_START_S)
-        return _Child(FRONT_END, child, stream)
+        return WatchedChild(FRONT_END, child, stream=stream, reached=False)
 
     async def _spawn(self, command: Command) -> tuple[asyncio.subprocess.Process, FrameStream]:
         child, stream = await spawn(command)
         self._children[command.name] = child
         return child, stream
 
-    async def _start_model_server(self, ready: EngineReady) -> _Child:
+    async def _start_model_server(self, ready: EngineReady) -> WatchedChild:
         """Start multi-model-server's launcher, and wait until it listens and its workers' parent has loaded our handler."""
         workers = self._settings.front_end.workers or ready.front_end_workers
+        command = Command(FRONT_END, "multigpu_inference.frontend.model_server", user=self._user)
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "multigpu_inference.frontend.model_server",
-            str(self._run_dir), str(os.getpid()), str(workers),
+            sys.executable, "-P", "-m", command.module, str(self._run_dir), str(os.getpid()), str(workers),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # its own group, which Java and its workers stay in
+            **command.start_options(),
         )  # fmt: skip
         self._children[FRONT_END] = child
         deadline = time.monotonic() + _FRONT_END_START_S
@@ -155,7 +165,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise StartupError(f"the front end did not answer within {_FRONT_END_START_S:g} s")
             await asyncio.sleep(0.1)
-        return _Child(FRONT_END, child)
+        return WatchedChild(FRONT_END, child, ping=FrontEndPing(self._settings.front_end.port))
 
     async def _drain(self) -> None:
         """Let the engine finish what it has, then the front end write it out."""
@@ -183,16 +193,21 @@ class Supervisor:
         if child is None or child.returncode is not None:
             return False
         child.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await child.wait()
+        ended, at_once = asyncio.create_task(child.wait()), asyncio.create_task(self._stop_at_once.wait())
+        await asyncio.wait([ended, at_once], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if at_once.done():
+            deadline = time.monotonic() + _AT_ONCE_S
+            while not ended.done() and time.monotonic() < deadline:
+                child.terminate()  # two signals that come together are one: it is told until it has heard the second
+                await asyncio.wait([ended], timeout=_TELL_AGAIN_S)
+        for task in (ended, at_once):
+            task.cancel()
         return True
 
     def _on_signal(self) -> None:
-        """The first signal begins the drain, a second one reaches the engine as its second: it stops at once."""
-        engine = self._children.get(ENGINE)
-        if self._stop.is_set() and engine is not None and engine.returncode is None:
-            engine.terminate()
+        """The first signal begins the drain, a second one ends it."""
+        if self._stop.is_set():
+            self._stop_at_once.set()
         self._stop.set()
 
     async def _reap(self) -> None:
@@ -209,50 +224,6 @@ class Supervisor:
             before = ended
 
 
-class _Child:
-    """A process of the container that is up, watched until it ends.
-
-    Attributes:
-        ended: Done when it has ended, or is not heard of any more.
-        reached: Set when it can take requests as far as the engine.
-    """
-
-    def __init__(self, name: str, process: asyncio.subprocess.Process, stream: FrameStream | None = None) -> None:
-        """Watch a process; one without a stream says nothing, and can always be reached."""
-        self._name = name
-        self._process = process
-        self._stream = stream
-        self.reached = asyncio.Event()
-        if name == ENGINE or stream is None:
-            self.reached.set()
-        self.ended = asyncio.create_task(self._watch())
-
-    def exit_code(self) -> int:
-        """Say that it has ended; the container's exit code for that."""
-        code = self._process.returncode
-        log.event("process_hung" if code is None else "process_ended", process=self._name, exit_code=code)
-        if self._name == FRONT_END:
-            return FRONT_END_DIED
-        return NO_WORKER_LEFT if code == NO_WORKER_LEFT else ENGINE_DIED
-
-    async def _watch(self) -> None:
-        if self._stream is None:
-            await self._process.wait()
-            return
-        try:
-            while True:
-                async with asyncio.timeout(_SILENT_AFTER_S):
-                    message, _ = await self._stream.receive()
-                if isinstance(message, EngineReached):
-                    self.reached.set()
-        except TimeoutError:
-            return
-        except (EOFError, OSError):
-            await self._process.wait()
-        finally:
-            self._stream.close()
-
-
 async def _within(limit_s: float, reached: asyncio.Event) -> None:
     try:
         async with asyncio.timeout(limit_s):
@@ -264,12 +235,12 @@ async def _within(limit_s: float, reached: asyncio.Event) -> None:
 class _ChildEnded(Exception):
     """A process that was to stay has ended."""
 
-    def __init__(self, child: _Child) -> None:
+    def __init__(self, child: WatchedChild) -> None:
         super().__init__()
         self.child = child
 
 
-async def _unless_ended(children: Sequence[_Child], work: Coroutine[Any, Any, _T]) -> _T:
+async def _unless_ended(children: Sequence[WatchedChild], work: Coroutine[Any, Any, _T]) -> _T:
     """Wait for some work, unless one of the processes ends first: `_ChildEnded`."""
     task = asyncio.create_task(work)
     try:
@@ -302,6 +273,7 @@ def main() -> int:
     """Run `serve`; the container's exit code."""
     log.set_source("supervisor")
     process.adopt_orphans()
+    credentials.guard(os.environ)
     try:
         settings = Settings.from_env(os.environ)
         with run_folder() as run_dir:

@@ -29,7 +29,6 @@ from multigpu_inference.errors import (
     UnsupportedMediaType,
     from_status,
 )
-from multigpu_inference.errors import one_line as one_line
 from multigpu_inference.messages import (
     FETCH_FN,
     INPUT_FN,
@@ -42,6 +41,7 @@ from multigpu_inference.messages import (
     ScriptInfo,
 )
 from multigpu_inference.model_file import find_model_file
+from multigpu_inference.one_line import one_line
 
 MODEL_FN, SAMPLE_INPUT = "model_fn", "sample_input"
 PRE_MODEL_FN, MODEL_WARMUP_FN = "pre_model_fn", "model_warmup_fn"  # around model_fn, in the same process
@@ -126,11 +126,11 @@ class UserModule:
         if accept is not None and not isinstance(accept, str):
             raise ModelError(f"{self._name}: DEFAULT_ACCEPT is {accept!r}; allowed is a content type")
         return ScriptInfo(
-            stages=stages,
+            stages=int(stages),
             functions=frozenset(self._functions),
             defaults=frozenset(self._defaults),
             fetch_types=self._fetch_types(),
-            default_accept=accept,
+            default_accept=accept and str(accept),
             sample=self._sample(),
         )
 

@@ -61,6 +61,16 @@ def test_an_ordinary_user_serves_and_sigterm_ends_it_cleanly(
     assert container.exit_code() == 0
 
 
+def test_all_but_the_first_process_are_an_ordinary_user(serving: Container) -> None:
+    uids = "for each in /proc/[0-9]*; do tr '\\0' ' ' <$each/cmdline; sed -n 's/^Uid:/ uid/p' $each/status; done"
+    lines = serving.docker.run("exec", serving.name, "sh", "-c", uids).stdout.splitlines()
+    own = [line for line in lines if "multigpu_inference" in line or "java " in line or "model_service_worker" in line]
+    assert len(own) > 5
+    assert {line.split()[-1] for line in own} == {"10001"}
+    assert [line.split()[-1] for line in lines if "-m entrypoint serve" in line] == ["0"]
+    assert '"event": "runs_as", "user": "multigpu"' in serving.output()
+
+
 def test_sigterm_while_models_load_ends_it_cleanly(start: Callable[..., Container], model_dir: Path) -> None:
     container = start("-v", f"{model_dir}:/opt/ml/model:ro")
     # Printed by the engine before it starts the workers.

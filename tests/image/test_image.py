@@ -43,6 +43,12 @@ def test_a_command_other_than_serve_is_refused(docker: Docker) -> None:
     assert "serve" in done.stderr + done.stdout
 
 
+def test_it_says_what_it_is_made_of(docker: Docker) -> None:
+    bill = json.loads(docker.sh("cat /opt/venv/sbom.cdx.json").stdout)
+    names = {component["name"] for component in bill["components"]}
+    assert {"torch", "multi-model-server", "netty-codec-http", "multigpu-inference"} <= names
+
+
 def test_it_holds_no_compiler(docker: Docker) -> None:
     done = docker.sh("for tool in gcc cc g++ clang make; do command -v $tool; done")
     assert done.stdout == ""

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import requests
 
+from multigpu_inference.credentials import withheld
 from support import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,6 +41,7 @@ class Endpoint:
             "TMPDIR": str(self.temporary),
             **environment,
         }
+        self.command = [sys.executable, str(ROOT / "container" / "entrypoint.py"), "serve"]
         self.process: subprocess.Popen[bytes] | None = None
         self.session = requests.Session()
         self.session.trust_env = False
@@ -60,8 +62,8 @@ class Endpoint:
         """Start the container; it need not become ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "container" / "entrypoint.py"), "serve"],
-                env={**os.environ, **self.environment},
+                self.command,
+                env={**withheld(os.environ), **self.environment},  # else the engine could not be looked into
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -18,13 +18,17 @@ from PIL import Image, ImageOps
 from demo_model import WEIGHTS
 from integration.endpoint import ROOT, Endpoint
 from integration.kinds import once_is_enough
+from support import free_port
 
+URL_PORT = free_port()
 PHOTOS = sorted((ROOT / "demo" / "photos").iterdir())
 
 
 @pytest.fixture(scope="module")
 def matting(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    server = Endpoint(tmp_path_factory.mktemp("matting"), MULTIGPU_FRONT_END=kind)
+    # A server of this machine is asked for photos, which no endpoint would do by itself.
+    allowed = {"MULTIGPU_URL_NETWORKS": "127.0.0.0/8", "MULTIGPU_URL_PORTS": str(URL_PORT)}
+    server = Endpoint(tmp_path_factory.mktemp("matting"), MULTIGPU_FRONT_END=kind, **allowed)
     shutil.copytree(WEIGHTS, server.model_dir)
     shutil.copytree(ROOT / "code", server.model_dir / "code", ignore=shutil.ignore_patterns("__pycache__"))
     try:
@@ -119,7 +123,7 @@ def test_a_photo_by_url(matting: Endpoint, photo: bytes) -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", URL_PORT), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         answer = matting.invoke({"url": f"http://127.0.0.1:{server.server_port}/a.jpg"})

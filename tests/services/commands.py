@@ -2,7 +2,10 @@
 
     tell        make a file in that folder, with this process's id as its name
     sleep_s     sleep
-    kill        end this process with SIGKILL
+    kill        end this process with SIGKILL, as somebody else would
+    crash       end this process with SIGSEGV, as a fault in a C library does
+    spin        go on for ever in C code, without letting another thread run
+    eat_mb      have so much memory at a time
     exit        call sys.exit
     leave       end this process with that exit code, at once
     panic       raise what is no Exception, as extension modules in Rust do
@@ -16,9 +19,11 @@ Answers with what each function saw, as JSON. Imports no torch, so that it start
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -96,6 +101,12 @@ def obey(commands, function):
         time.sleep(command["sleep_s"])
     if "kill" in command:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "crash" in command:
+        ctypes.string_at(0)
+    if "spin" in command:
+        re.match(r"(a*)*b", "a" * 64)
+    if "eat_mb" in command:
+        bytearray(command["eat_mb"] << 20)
     if "exit" in command:
         sys.exit(command["exit"])
     if "leave" in command:

@@ -56,7 +56,7 @@ def input_fn(data, content_type):
 
 def predict_fn(data, model):
     if data.get("fail") == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.abort()
     if data.get("fail"):
         raise ValueError(data["fail"])
     return {name: value for name, value in data.items() if name != "pixels"}

@@ -15,7 +15,7 @@ from multigpu_inference import log
 from multigpu_inference.config import AccelerationSettings, Settings
 from multigpu_inference.engine.cuda_graphs import CudaGraphs, CudaRecorder, Recorder, map_tensors
 from multigpu_inference.errors import ModelError
-from multigpu_inference.user_module import one_line
+from multigpu_inference.one_line import one_line
 
 if TYPE_CHECKING:
     import torch

@@ -1,12 +1,14 @@
-"""Who may come in: the bound on requests in the engine, on those of them that are being fetched, and on those that wait."""
+"""Who may come in: through a door to where all requests are worked on and, before that, for some through one to be fetched."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from multigpu_inference.engine.door import Door
 from multigpu_inference.errors import Draining, Overloaded
 
 
@@ -17,14 +19,14 @@ class FetchPlace:
     that hangs on a slow source is not there for another.
     """
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
+    def __init__(self, door: Door) -> None:
         """Hold none yet."""
-        self._places = places
+        self._door = door
         self._held = self._lent = False
 
     async def take(self) -> None:
         """Wait for a place."""
-        await self._places.acquire()
+        await self._door.enter()
         self._held = True
 
     def lend(self) -> None:
@@ -36,7 +38,7 @@ class FetchPlace:
         self._lent = False
         if self._held:
             self._held = False
-            self._places.release()
+            self._door.leave()
 
     def leave(self) -> None:
         """The request has ended; the place is free unless the fetch worker still has it."""
@@ -45,9 +47,13 @@ class FetchPlace:
 
 
 class Admission:
-    """Admits up to a limit, lets a bounded number wait in order, refuses the rest at once."""
+    """Admits up to a limit, lets a bounded number wait in order, refuses the rest at once.
 
-    def __init__(self, limit: int, fetching: int, max_queue_size: int) -> None:
+    The bound on those that wait is what keeps an accepted request quick: with as many waiting as are in, one takes twice the
+    time that it takes in a full house, whatever that time is. The estimate of the wait keeps out who would come in too late.
+    """
+
+    def __init__(self, limit: int, fetching: int, max_queue_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Nobody is in yet.
 
         Args:
@@ -55,14 +61,11 @@ class Admission:
             fetching: Of those, how many may be fetched at a time, and how many more may wait for that: a slow source must not
                 keep out who needs none.
             max_queue_size: Requests that may wait to come in; those with a place to fetch may in any case.
+            clock: The monotonic clock, in seconds.
         """
-        self._places = asyncio.Semaphore(limit)
-        self._fetching = asyncio.Semaphore(fetching)
-        self._max_fetch_queue_size = fetching
-        self._max_queue_size = max_queue_size
-        self._waiting: dict[object, float] = {}  # since when, monotonic seconds; in order
-        self._waiting_to_fetch = 0
-        self._inside = 0
+        self._inside = Door(limit, max_queue_size, Overloaded.default_message, clock)
+        self._fetching = Door(fetching, fetching, "too many requests wait for what they fetch", clock)
+        self._clock = clock
         self.draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,66 +73,59 @@ class Admission:
     @property
     def in_flight(self) -> int:
         """Requests that are in or wait."""
-        return self._inside + self._waiting_to_fetch + len(self._waiting)
+        return self._inside.in_use + self.waiting
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return self._waiting_to_fetch + len(self._waiting)
+        return self._fetching.waiting + self._inside.waiting
 
     @property
     def oldest_waiting_since(self) -> float | None:
         """When the first of those that wait to come in came, in monotonic seconds; None where none waits."""
-        return next(iter(self._waiting.values()), None)
+        return self._inside.oldest_waiting_since
+
+    @property
+    def retry_after_s(self) -> int:
+        """When who is refused now should come again, in seconds."""
+        return self._inside.retry_after_s
 
     @asynccontextmanager
-    async def place(self, *, fetches: bool = False) -> AsyncIterator[FetchPlace]:
+    async def place(self, *, fetches: bool = False, deadline: float = math.inf) -> AsyncIterator[FetchPlace]:
         """Be in for the length of the block.
 
         Args:
             fetches: Whether it begins with `fetch_fn`: then it also has one of the places for that.
+            deadline: By when it is to have been served, monotonic seconds.
 
         Yields:
             That place, to be lent to the fetch worker.
 
         Raises:
             Draining: after `drain`.
-            Overloaded: where nobody may come in and the queue is full.
+            Overloaded: where nobody may come in and the queue is full, or too long for the deadline.
         """
         if self.draining:
             raise Draining
+        door = self._fetching if fetches else self._inside
+        door.check(deadline)
         fetching = FetchPlace(self._fetching)
         self._idle.clear()
         try:
             if fetches:  # first: who waits for it holds no place that another could use
-                await self._take_to_fetch(fetching)
-            elif self._places.locked() and len(self._waiting) >= self._max_queue_size:
-                raise Overloaded
-            waiter = object()
-            self._waiting[waiter] = time.monotonic()
-            try:
-                await self._places.acquire()
-            finally:
-                del self._waiting[waiter]
-            self._inside += 1
+                await fetching.take()
+            could_fetch = self._clock()
+            await self._inside.enter()
+            began = could_fetch if fetches else self._clock()
             try:
                 yield fetching
+                door.served(self._clock() - began)
             finally:
-                self._inside -= 1
-                self._places.release()
+                self._inside.leave()
         finally:
             fetching.leave()
             if not self.in_flight:
                 self._idle.set()
-
-    async def _take_to_fetch(self, place: FetchPlace) -> None:
-        if self._fetching.locked() and self._waiting_to_fetch >= self._max_fetch_queue_size:
-            raise Overloaded("too many requests wait for what they fetch")
-        self._waiting_to_fetch += 1
-        try:
-            await place.take()
-        finally:
-            self._waiting_to_fetch -= 1
 
     async def drain(self) -> None:
         """Admit nobody from now on, and wait until all are out."""

@@ -18,11 +18,11 @@ from typing import Any
 
 from multigpu_inference import process
 from multigpu_inference.engine import codec, worker
-from multigpu_inference.engine.stage_runner import is_out_of_memory
+from multigpu_inference.engine.device_error import DeviceErrorKind, device_error_kind
 from multigpu_inference.errors import ModelError, ServingError, name_of
 from multigpu_inference.ipc import FrameSocket
 from multigpu_inference.messages import BranchFailure, WorkerReady
-from multigpu_inference.user_module import one_line
+from multigpu_inference.one_line import one_line
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -63,7 +63,8 @@ def _answer(call: Callable[[Any], Any], blobs: Sequence[Any]) -> tuple[BranchFai
         return BranchFailure(name_of(error), error.message, error.status), []
     except BaseException as error:
         trace = "".join(traceback.format_exception(error))
-        return BranchFailure("", one_line(error), trace=trace, out_of_memory=is_out_of_memory(error)), []
+        no_memory = device_error_kind(error) is DeviceErrorKind.OUT_OF_MEMORY
+        return BranchFailure("", one_line(error), trace=trace, out_of_memory=no_memory), []
 
 
 if __name__ == "__main__":

@@ -82,11 +82,11 @@ class _Item:
         self._failure: BaseException | None = None
         self._counting = threading.Lock()
 
-    def lost(self) -> BaseException | None:
+    def lost(self, before: str) -> BaseException | None:
         """Why no branch need begin with it any more."""
         with self._counting:
             if self._failure is None and self._interest is not None:
-                self._failure = self._interest.lost()
+                self._failure = self._interest.lost(before)
             return self._failure
 
     def came_back(self, part: _Part, failure: BaseException | None) -> Job | None:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from multigpu_inference.arena import Arena
 from multigpu_inference.engine.fair_places import FairPlaces
+from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import FunctionFailed, ResponseTooLarge, ServingError
@@ -32,17 +33,21 @@ Outcome: TypeAlias = Callable[[Request, Callable[[], Awaitable[Blob]]], Awaitabl
 class BulkRequests:
     """Answers bulk requests."""
 
-    def __init__(self, outcome: Outcome, answer: Callable[[Request], Awaitable[Blob]], places: int, max_bytes: int) -> None:
+    def __init__(
+        self, outcome: Outcome, answer: Callable[[Request], Awaitable[Blob]], poison: PoisonList, places: int, max_bytes: int
+    ) -> None:
         """Keep what an item needs.
 
         Args:
             outcome: Runs what answers a request, by its deadline, and tells the log and the metrics how it went.
             answer: Takes a fetched request to its answer.
+            poison: Remembers an item that kills.
             places: How many items may be in the engine at a time. Bulk requests take turns; others come in beside them.
             max_bytes: Of all answers of a bulk request together.
         """
         self._outcome = outcome
         self._answer = answer
+        self._poison = poison
         self._places = FairPlaces(places)
         self._max_bytes = max_bytes
         # As many as there are places: a replica on a GPU pins an arena when it is given it, which costs more than a photo.
@@ -90,7 +95,7 @@ class BulkRequests:
             blobs = arena.memory.write(given_bytes, 0)
             item.arena = arena
             item.take(blobs[: len(given.data)], blobs[len(given.data) :])
-            answer = arena.memory.read(await item.twice(lambda: self._answer(item)))
+            answer = arena.memory.read(await item.answered(lambda: self._answer(item), self._poison))
         except BaseException:
             arena.close()  # who knows what still writes there
             raise

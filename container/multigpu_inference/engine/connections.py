@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import struct
 import weakref
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ class Connections:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
         self._listener.bind(str(path))
+        path.chmod(0o600)
         self._listener.listen(_BACKLOG)
         self._accepting = asyncio.create_task(self._accept())
 
@@ -80,11 +83,21 @@ class Connections:
                 log.exception("connection_not_accepted", error)
                 await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
+            if _user_of(sock) != os.getuid():
+                log.event("connection_refused", because="it is another user's")
+                sock.close()
+                continue
             stream = FrameStream(sock)
             self._streams.add(stream)
             connection = asyncio.create_task(_Connection(self._engine, stream).serve())
             self._open.add(connection)
             connection.add_done_callback(self._open.discard)
+
+
+def _user_of(sock: socket.socket) -> int:
+    """Whose process is at the other end."""
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
 
 
 class _Connection:

@@ -9,7 +9,7 @@ from multigpu_inference import process
 from multigpu_inference.engine.devices import driver_cuda_version
 from multigpu_inference.ipc import FrameSocket
 from multigpu_inference.messages import CudaReport
-from multigpu_inference.user_module import one_line
+from multigpu_inference.one_line import one_line
 
 
 def report() -> CudaReport:
@@ -24,7 +24,7 @@ def report() -> CudaReport:
         # torch tells why it cannot use a driver only in a warning
         silent = "no NVIDIA driver was found" if driver is None else "torch gives no reason"
         reason = str(said[-1].message).splitlines()[0] if said and not count else silent
-        return CudaReport(count, torch.__version__, torch.version.cuda, driver, reason)
+        return CudaReport(count, str(torch.__version__), torch.version.cuda, driver, reason)
     except Exception as error:
         return CudaReport(0, "?", None, driver, one_line(error))
 

@@ -27,6 +27,7 @@ from multigpu_inference.engine.fetch_process import FetchProcess
 from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.place_finder import PlaceFinder
 from multigpu_inference.engine.placement import Devices, plan_placement
+from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.process_pool import NO_GPU, ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import FetchedInput, Request
@@ -40,6 +41,7 @@ from multigpu_inference.engine.worker_process import WorkerProcess
 from multigpu_inference.errors import (
     ClientGone,
     DeadlineExceeded,
+    KnownUnprocessable,
     ResponseTooLarge,
     ServingError,
     SettingsError,
@@ -48,8 +50,10 @@ from multigpu_inference.errors import (
 from multigpu_inference.ipc import Blob, size_of
 from multigpu_inference.messages import (
     FETCH_FN,
+    NO_WORKER_LEFT,
     STOCK_ACCEPT,
     STOCK_ORDER,
+    TOO_FEW_REPLICAS,
     TRANSFORM_FN,
     Answer,
     Health,
@@ -80,17 +84,19 @@ class Engine:
         self._bulk: BulkRequests
         self._telemetry: Telemetry
         self._telling: asyncio.Task[None] | None = None
+        self._poison = PoisonList()
         self._arrived: dict[str, float] = {}  # of requests without an answer: when they came
 
-    async def wait_lost(self) -> None:
-        """Wait until all workers of a kind have been given up: nothing can be answered any more."""
-        groups = (self._replicas, self._pool, self._fetcher)
-        waiting = [asyncio.create_task(group.lost.wait()) for group in groups]
+    async def wait_lost(self) -> int:
+        """Wait until too few workers of a kind are left, or have been left for too long; the process's exit code for that."""
+        codes = {self._replicas: TOO_FEW_REPLICAS, self._pool: NO_WORKER_LEFT, self._fetcher: NO_WORKER_LEFT}
+        waiting = {asyncio.create_task(group.lost.wait()): code for group, code in codes.items()}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
                 task.cancel()
+        return max(waiting[task] for task in done)
 
     async def start(self) -> None:
         """Bring everything up, every replica loaded and warmed; `StartupError` where that fails."""
@@ -107,7 +113,11 @@ class Engine:
             )
         self._admission = Admission(self.capacity.admitted, self.capacity.fetching, self.capacity.max_queue_size)
         self._bulk = BulkRequests(
-            self._outcome, self._answer_fetched, max(1, self.capacity.admitted // 2), self._settings.front_end.max_payload_bytes
+            self._outcome,
+            self._answer_fetched,
+            self._poison,
+            max(1, self.capacity.admitted // 2),
+            self._settings.front_end.max_payload_bytes,
         )
         self._places = FunctionPlaces(settings.preprocess, self._script)
         hang_after_s = settings.request_timeout_s + _HANG_GRACE_S
@@ -116,6 +126,8 @@ class Engine:
         self._replicas = Replicas(settings, self.capacity, self.placement, hang_after_s, self._warm_up)
         self._finder = PlaceFinder(self._places, self._pool, self._replicas)
         self._telemetry = Telemetry(self._settings, self.placement, self.snapshot)
+        for group in (self._pool, self._fetcher, self._replicas):
+            group.on_spared = self._telemetry.spared
         self._log_plan()
         await self._start_workers()
         self._telling = asyncio.create_task(self._telemetry.run())
@@ -158,6 +170,8 @@ class Engine:
         except Exception as fault:  # a fault of ours must cost one request, not the connection
             log.exception("request_failed", fault, request_id=invocation.request_id)
             error = ServingError()
+        if isinstance(error, DeadlineExceeded | ClientGone) and request.waits_for:
+            self._telemetry.spared(error.code, request.waits_for)
         if error is not None:
             answer_body = error.body(invocation.request_id)
         self._tell(request, error, size_of(answer_body))
@@ -192,8 +206,10 @@ class Engine:
     async def _admit(self, request: Request) -> Blob:
         """Let a request in as soon as there is a place, and take it from its body to its answer's."""
         fetches = self._fetches(request.invocation)
-        async with self._admission.place(fetches=fetches) as place:
-            return await request.twice(lambda: self._answer_body(request, place if fetches else None))
+        if not fetches:
+            await self._refuse_known(request)
+        async with self._admission.place(fetches=fetches, deadline=request.invocation.deadline) as place:
+            return await request.answered(lambda: self._answer_body(request, place if fetches else None), self._poison)
 
     async def _answer_body(self, request: Request, place: FetchPlace | None) -> Blob:
         """Answer a request; where it has a place for that, by way of `fetch_fn`."""
@@ -206,7 +222,12 @@ class Engine:
 
     async def _answer_fetched(self, request: Request) -> Blob:
         """Answer a request that needs no fetching, or has been fetched."""
+        await self._refuse_known(request)  # what has been fetched; or the same as another that was worked on meanwhile
         return await request.store(self._fetcher, await self._finder.answer(request))
+
+    async def _refuse_known(self, request: Request) -> None:
+        if await request.is_known(self._poison):
+            raise KnownUnprocessable
 
     @staticmethod
     def _take(request: Request, fetched: FetchedInput) -> None:
@@ -220,8 +241,12 @@ class Engine:
     def health(self) -> Health:
         """How the engine is."""
         state = "healthy" if self._replicas.healthy >= self._settings.engine.min_replicas else "below_minimum"
-        held = self.capacity.admitted + self.capacity.max_queue_size + self.capacity.fetching
-        return Health("draining" if self._admission.draining else state, self._replicas.healthy, len(self.placement), held)
+        held = self.capacity.admitted + self.capacity.max_queue_size
+        if FETCH_FN in self._script.functions:
+            held += self.capacity.fetching  # these wait in a queue of their own
+        if self._admission.draining:
+            state = "draining"
+        return Health(state, self._replicas.healthy, len(self.placement), held, self._admission.retry_after_s)
 
     def snapshot(self) -> Snapshot:
         """What is so right now, for the metrics."""
@@ -241,8 +266,8 @@ class Engine:
         )
 
     def refused(self, refusal: Refusal) -> None:
-        """Count a request that the front end has refused by itself."""
-        self._telemetry.refused(refusal.status, refusal.code)
+        """Count requests that the front end has refused by itself."""
+        self._telemetry.refused(refusal.status, refusal.code, refusal.count)
 
     def exposition(self, *, for_people: bool) -> tuple[str, bytes]:
         """The metrics, content type and text: the figures that people look at as JSON, or all in Prometheus' text format."""

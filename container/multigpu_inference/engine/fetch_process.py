@@ -21,6 +21,7 @@ class FetchProcess(WorkerGroup):
                 "multigpu_inference.engine.fetch_worker",
                 (str(threads),),
                 ONE_THREAD | NO_GPU | KEEP_MEMORY,
+                credentials=True,
             ),
             1,
             room=threads,

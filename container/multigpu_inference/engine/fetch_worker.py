@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from multigpu_inference import process
+from multigpu_inference import credentials, process
 from multigpu_inference.config import Settings
 from multigpu_inference.context import Context
 from multigpu_inference.engine import codec, hops, worker
@@ -23,7 +23,7 @@ from multigpu_inference.errors import BadRequest, ServingError, name_of
 from multigpu_inference.fetched import Bulk, Fetched
 from multigpu_inference.ipc import Buffer, FrameSocket
 from multigpu_inference.messages import FETCH_FN, STORE_FN, Failure, FetchedItem, FetchResult, Result, Task
-from multigpu_inference.user_module import UserModule, as_body
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error
 
 # Each item of a bulk request has a memory file of its own while it is in the engine.
 MAX_ITEMS = 1000
@@ -75,7 +75,8 @@ class FetchRunner:
 
     def _item(self, task: Task, value: Any) -> tuple[FetchedItem, list[Buffer]]:
         if isinstance(value, ServingError):
-            failure = Failure(task.task_id, name_of(value), value.message, value.detail, value.status)
+            error = as_serving_error(value, FETCH_FN)  # with what the log says of one that is raised
+            failure = Failure(task.task_id, name_of(error), error.message, error.detail, int(error.status))
             return FetchedItem(failure=failure), []
         data, store = (value.data, value.store) if isinstance(value, Fetched) else (value, None)
         encoded = self._runner.encode(data, FETCH_FN)
@@ -85,4 +86,5 @@ class FetchRunner:
 
 if __name__ == "__main__":
     engine = FrameSocket(process.start_as_child(sys.argv[1:4]))
+    credentials.guard(os.environ)
     worker.serve(engine, partial(load, int(sys.argv[4])))

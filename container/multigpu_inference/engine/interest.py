@@ -70,11 +70,21 @@ class Interest:
         self._withdrawals = withdrawals
         self._slot = slot
 
-    def lost(self) -> ServingError | None:
-        """Why nobody waits any more; None while somebody does."""
-        if self._withdrawals is not None and self._withdrawals[self._slot]:
-            return ClientGone()
-        return DeadlineExceeded() if time.monotonic() > self._deadline else None
+    def lost(self, before: str = "") -> ServingError | None:
+        """Why nobody waits any more; None while somebody does.
+
+        Args:
+            before: The function or stage that is not begun then; the engine counts it as spared.
+        """
+        error: ServingError
+        if time.monotonic() > self._deadline:
+            error = DeadlineExceeded()
+        elif self._withdrawals is not None and self._withdrawals[self._slot]:
+            error = ClientGone()
+        else:
+            return None
+        error.spared = before
+        return error
 
     def seconds_left(self) -> float:
         """For how long somebody still waits; 0.0 where nobody does."""

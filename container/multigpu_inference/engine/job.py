@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 class Wanted(Protocol):
     """Whose a job is: an `Interest`, or the item that it is a part of."""
 
-    def lost(self) -> BaseException | None:
-        """Why nobody waits any more; None while somebody does."""
+    def lost(self, before: str) -> BaseException | None:
+        """Why nobody waits any more; None while somebody does.
+
+        Args:
+            before: The stage that is not begun then.
+        """
 
 
 class Pass:

@@ -14,7 +14,16 @@ from multigpu_inference.engine.function_places import FunctionPlaces
 from multigpu_inference.engine.process_pool import ProcessPool
 from multigpu_inference.engine.replica import Replicas
 from multigpu_inference.engine.request import Request
-from multigpu_inference.errors import DeadlineExceeded, ServingError, Unavailable, UnknownStructure, WorkerDied
+from multigpu_inference.errors import (
+    DeadlineExceeded,
+    OutOfMemory,
+    PayloadTooLarge,
+    ServingError,
+    Unavailable,
+    UnknownStructure,
+    WorkerDied,
+    WorkerKilled,
+)
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, STOCK_ORDER
 
@@ -84,15 +93,15 @@ class PlaceFinder:
         """What a function gives in the pool; or nothing, and why it cannot run there.
 
         Raises:
-            ServingError: where that was for want of a worker or of time, which says nothing of the function, or where the
-                worker died with it for the first time, which need not have been its fault.
+            ServingError: where that was for want of a worker, of time or of memory, which says nothing of the function, or
+                where the worker died with it for the first time or from outside, which need not have been its fault.
         """
         try:
             return await request.step(self._pool, request.task((function,), trial=True), blobs), None
-        except (Unavailable, DeadlineExceeded):
+        except (Unavailable, DeadlineExceeded, PayloadTooLarge, OutOfMemory):
             raise
-        except WorkerDied:
-            if not request.alone:
+        except WorkerDied as died:
+            if not request.alone or isinstance(died, WorkerKilled):
                 raise
             return [], "it stops its process in a pool worker"
         except ServingError as error:

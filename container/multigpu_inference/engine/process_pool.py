@@ -1,6 +1,7 @@
 """The process pool: `input_fn` and `output_fn` on the CPU cores that the replicas leave, one task a worker at a time.
 
-A worker that dies is replaced by a warm spare at once, because importing a script with torch takes seconds.
+A worker that dies is replaced by a warm spare at once, because importing a script with torch takes seconds. What strangers send
+is decoded here, so a worker has a limit of its own for time, shorter than a request's, and one for memory (`memory_limit`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ class ProcessPool(WorkerGroup):
     """The pool workers."""
 
     def __init__(self, settings: EngineSettings, count: int, hang_after_s: float) -> None:
-        """A pool of `count` workers and a spare; nothing is started yet."""
+        """A pool of `count` workers and a spare; nothing is started yet.
+
+        Args:
+            settings: Their limits.
+            count: Workers.
+            hang_after_s: When anything is taken for a hang, in seconds; a pool worker's task may be so earlier.
+        """
         numbers = itertools.count()
         super().__init__(
             "pool",
@@ -35,7 +42,7 @@ class ProcessPool(WorkerGroup):
             count,
             room=1,
             startup_timeout_s=settings.startup_timeout_s,
-            hang_after_s=hang_after_s,
+            hang_after_s=min(settings.preprocess_timeout_s, hang_after_s),
             keep_spare=True,
             take_turns=False,
         )

@@ -16,6 +16,7 @@ from multigpu_inference.engine.capacity import Capacity
 from multigpu_inference.engine.devices import DEVICE_ORDER, visible_to
 from multigpu_inference.engine.placement import Devices
 from multigpu_inference.engine.process_pool import threads
+from multigpu_inference.engine.slow_replicas import SlowReplicas
 from multigpu_inference.engine.worker_group import Prepare, WorkerGroup
 
 _PREFIX = "replica-"
@@ -33,6 +34,8 @@ class Replicas(WorkerGroup):
         prepare: Prepare | None,
     ) -> None:
         """One worker for each entry of the placement; nothing is started yet."""
+        # What a request by itself waits for others that never come, in each stage.
+        batch_wait_s = max(map(len, placement)) * settings.max_batch_delay_ms / 1e3
         super().__init__(
             "replica",
             lambda slot: replica_command(slot, placement, capacity),
@@ -42,6 +45,8 @@ class Replicas(WorkerGroup):
             hang_after_s=hang_after_s,
             refuse_when_none=True,
             prepare=prepare,
+            at_least=settings.min_replicas,
+            slow=SlowReplicas(len(placement), settings.min_replicas, batch_wait_s),
         )
 
 

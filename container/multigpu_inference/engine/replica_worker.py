@@ -25,7 +25,8 @@ from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.errors import DeviceError, ModelError
 from multigpu_inference.ipc import Buffer, FrameSocket
 from multigpu_inference.messages import Result, Task
-from multigpu_inference.user_module import UserModule, one_line
+from multigpu_inference.one_line import one_line
+from multigpu_inference.user_module import UserModule
 
 
 def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight: int) -> worker.Work:

@@ -10,13 +10,17 @@ from typing import NamedTuple, TypeAlias
 from multigpu_inference import log
 from multigpu_inference.arena import end_of
 from multigpu_inference.engine.function_places import FunctionPlaces
+from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.replica import replica_id
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Place, Reply
-from multigpu_inference.errors import Unavailable, Unprocessable, WorkerDied
-from multigpu_inference.ipc import Blob
+from multigpu_inference.errors import OutOfMemory, Unavailable, Unprocessable, WorkerDied, WorkerKilled
+from multigpu_inference.ipc import Blob, Buffer, Slice
 from multigpu_inference.messages import FETCH_FN, INPUT_FN, STORE_FN, FetchedItem, Invocation, Task
+
+# Deaths from outside after which a request is tried again: that many in a row are no accident, and it is told to come later.
+_TRIES_AFTER_KILLS = 3
 
 Spans: TypeAlias = tuple[tuple[str, float, float, int], ...]
 
@@ -56,9 +60,18 @@ class Request:
         self.used = end_of([body])  # of the arena, in bytes; the most that it ever used
         self.source = [body]
         self._fetched = 0
+        self._task: Task | None = None  # the last one
+        self._fetch_deaths = 0
         self._store: list[Blob] = []
         self._spans_before = spans
         self.begin()
+
+    @property
+    def waits_for(self) -> str:
+        """What comes next, as long as nobody works on it: `admission`, or a function that waits for a worker; else ""."""
+        if self._task is None:
+            return "admission"
+        return self._task.steps[0] if self._task.slot < 0 else ""
 
     @property
     def is_fetched(self) -> bool:
@@ -71,22 +84,51 @@ class Request:
         self.replica = ""
         self.spans = self._spans_before
 
-    async def twice(self, attempt: Callable[[], Awaitable[Blob]]) -> Blob:
-        """Answer it; once more from its beginning, and alone, where a worker died while it worked on it.
+    async def answered(self, attempt: Callable[[], Awaitable[Blob]], poison: PoisonList) -> Blob:
+        """Answer it; where its worker ended meanwhile, again from its beginning.
+
+        A death that may have been its doing lets it be tried once more, in a worker that it shares with nobody: so nobody else
+        pays for what it does. The second such death is its own, and its content is remembered. A death from outside counts
+        against nobody, and lets it be tried again as it was, a few times. What ran out of memory is tried once more, too.
+
+        Args:
+            attempt: Takes it from its source to its answer.
+            poison: Remembers it where it kills.
 
         Raises:
-            Unprocessable: where that happened twice.
+            Unprocessable: where a second worker ended by it.
+            OutOfMemory: where it ran out of memory a second time.
+            Unavailable: where one worker after another was ended from outside.
         """
-        try:
-            return await attempt()
-        except WorkerDied:
-            log.event("request_tried_again", request_id=self.invocation.request_id, because="its worker ended")
-        self.alone = True
-        self.begin()
-        try:
-            return await attempt()
-        except WorkerDied:
-            raise Unprocessable from None
+        from_outside, died, ran_out = 0, False, False
+        while True:
+            because = "its worker ended"
+            try:
+                return await attempt()
+            except OutOfMemory:
+                if ran_out:
+                    raise
+                ran_out = self.alone = True
+                because = "it ran out of memory"
+            except WorkerKilled:
+                from_outside += 1
+                if from_outside > _TRIES_AFTER_KILLS:
+                    raise Unavailable("the processes that worked on the request were ended") from None
+            except WorkerDied:
+                if died:
+                    await poison.remember(self.invocation.content_type, self.read_source())
+                    raise Unprocessable from None
+                died = self.alone = True
+            log.event("request_tried_again", request_id=self.invocation.request_id, alone=self.alone, because=because)
+            self.begin()
+
+    async def is_known(self, poison: PoisonList) -> bool:
+        """Whether the same content has killed before."""
+        return await poison.knows(self.invocation.content_type, self.source, self.read_source)
+
+    def read_source(self) -> list[Buffer]:
+        """The bytes of its source, where they are: no copy."""
+        return [self.arena.memory.array(blob) if isinstance(blob, Slice) else blob for blob in self.source]
 
     async def fetch(self, fetcher: WorkerGroup, place: Place | None = None) -> tuple[list[FetchedInput], bool]:
         """Run `fetch_fn`: what it gave, and whether that is to be answered as a list.
@@ -115,13 +157,14 @@ class Request:
         return self.note(await self._shared(self.reply(fetcher, task, [answer, *self._store], urgent=True)))[0]
 
     async def _shared(self, reply: Awaitable[Reply]) -> Reply:
-        """A reply of the process that has others' requests too: where it died again, nothing says whose fault that was."""
+        """A reply of the process that has others' requests too: where it died, nothing says whose fault that was."""
         try:
             return await reply
         except WorkerDied:
-            if self.alone:
+            self._fetch_deaths += 1
+            if self._fetch_deaths > 1:
                 raise Unavailable from None
-            raise
+            raise WorkerKilled from None
 
     async def run(self, pool: WorkerGroup, replicas: WorkerGroup, places: FunctionPlaces) -> Blob:
         """Take the request from its body to its answer's; `ServingError` where it cannot be answered."""
@@ -150,6 +193,7 @@ class Request:
     ) -> Reply:
         """Run a task, which writes behind everything that stands in the arena."""
         task.arena_used = self.used
+        self._task = task
         alone = self.alone and task.steps[0] not in (FETCH_FN, STORE_FN)  # there is but one fetch worker, and it has many
         return await workers.run(task, blobs, self.arena, urgent=urgent, alone=alone, place=place)
 

@@ -11,6 +11,7 @@ a worker gets one for itself: the emptiest is given nothing else until it has no
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
@@ -63,7 +64,15 @@ class MostRecent:
 class Scheduler:
     """Gives out places on workers. The number that wait is bounded by the engine's admission."""
 
-    def __init__(self, count: int, room: int, *, refuse_when_none: bool, take_turns: bool = True) -> None:
+    def __init__(
+        self,
+        count: int,
+        room: int,
+        *,
+        refuse_when_none: bool,
+        take_turns: bool = True,
+        limit: Callable[[int], int] = lambda slot: sys.maxsize,
+    ) -> None:
         """Begin without workers.
 
         Args:
@@ -71,12 +80,15 @@ class Scheduler:
             room: Tasks that one worker may hold.
             refuse_when_none: Whether tasks are refused while no slot has a worker; else they wait for one.
             take_turns: Whether each worker has its turn; else the one goes first that was busy last.
+            limit: How many tasks the worker of a slot may hold now, where that is fewer than it has room for.
         """
         self.workers: list[WorkerProcess | None] = [None] * count
         self._room = room
         self._refuse_when_none = refuse_when_none
+        self._limit = limit
         self._turns = RoundRobin(count) if take_turns else MostRecent(count)
         self._alone: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._avoided: dict[asyncio.Future[WorkerProcess], int] = {}  # of those
         self._emptied: int | None = None  # the slot that is given nothing, for who is to be alone on it
         self._queues: tuple[deque[asyncio.Future[WorkerProcess]], ...] = (self._alone, deque(), deque())
 
@@ -90,12 +102,13 @@ class Scheduler:
         """Tasks that wait for a worker."""
         return sum(map(len, self._queues))
 
-    async def reserve(self, *, urgent: bool = False, alone: bool = False) -> WorkerProcess:
+    async def reserve(self, *, urgent: bool = False, alone: bool = False, avoid: int | None = None) -> WorkerProcess:
         """Reserve a place on the next worker in turn that has room, waiting for one where all are full.
 
         Args:
             urgent: Whether it goes before those that are not.
             alone: Whether it is to be the only task of its worker.
+            avoid: The slot where one that is to be alone is not to come, as long as there is another.
 
         Raises:
             Unavailable: where there is no worker and tasks are not to wait for one.
@@ -108,6 +121,8 @@ class Scheduler:
         turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         queue = self._alone if alone else self._queues[1 if urgent else 2]
         queue.append(turn)
+        if alone and avoid is not None:
+            self._avoided[turn] = avoid
         self.changed()  # others may wait for a worker to be emptied, which is no reason for this one to wait
         try:
             return await turn
@@ -118,6 +133,8 @@ class Scheduler:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 turn.result().release()
             raise
+        finally:
+            self._avoided.pop(turn, None)
 
     def has_room(self, slot: int) -> None:
         """A worker has room, or has come: give places to those who wait."""
@@ -128,7 +145,7 @@ class Scheduler:
         """Workers have come, gone or been emptied: give places to those who wait."""
         if self._refuse_when_none and not self.healthy:
             self._refuse_all()
-        while self._alone and (slot := self._turns.take(self._is_empty)) is not None:
+        while self._alone and (slot := self._turns.take(self._empty_ones().__contains__)) is not None:
             turn = self._alone.popleft()
             if not turn.done():
                 turn.set_result(self._take(slot, alone=True))
@@ -156,13 +173,19 @@ class Scheduler:
         worker = self.workers[slot]
         if worker is None or not worker.alive or slot == self._emptied:
             return False
-        return worker.in_flight < min(self._room, worker.room)
+        return worker.in_flight < min(self._room, worker.room, self._limit(slot))
 
-    def _is_empty(self, slot: int) -> bool:
-        worker = self.workers[slot]
-        return worker is not None and worker.alive and worker.in_flight == 0
+    def _empty_ones(self) -> set[int]:
+        """The slots whose workers have nothing to finish, for the first that is to be alone."""
+        return {slot for slot in self._for_alone() if (worker := self.workers[slot]) is not None and worker.in_flight == 0}
 
     def _emptiest(self) -> int | None:
-        """The slot whose worker has the least to finish."""
-        alive = [(worker.in_flight, slot) for slot, worker in enumerate(self.workers) if worker is not None and worker.alive]
-        return min(alive)[1] if alive else None
+        """The slot whose worker has the least to finish, for the first that is to be alone."""
+        held = [(worker.in_flight, slot) for slot in self._for_alone() if (worker := self.workers[slot]) is not None]
+        return min(held)[1] if held else None
+
+    def _for_alone(self) -> list[int]:
+        """Where the first that is to be alone may come: anywhere but to the one that it avoids, unless that is the only one."""
+        slots = [s for s, worker in enumerate(self.workers) if worker is not None and worker.alive and self._limit(s) > 0]
+        avoided = self._avoided.get(self._alone[0])
+        return [slot for slot in slots if slot != avoided] or slots

@@ -28,7 +28,11 @@ from multigpu_inference.messages import (
     Result,
     Task,
 )
-from multigpu_inference.user_module import UserModule, as_body, as_serving_error, one_line, request_body
+from multigpu_inference.one_line import one_line
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error, request_body
+
+# What another worker goes on with.
+_BEHIND = {INPUT_FN: PREDICT_FN, PREDICT_FN: OUTPUT_FN}
 
 
 class ScriptRunner:
@@ -56,6 +60,7 @@ class ScriptRunner:
         """
         # The probe could not read a script that needs a GPU to be imported: only here is it known to have transform_fn.
         steps = (TRANSFORM_FN,) if self._script.has_transform_fn else task.steps
+        interest_in(task.invocation, steps[0])  # before anything is decoded, which takes room on the device
         takes_body = steps[0] in (INPUT_FN, TRANSFORM_FN)
         content_type: str | None = None
         with hops.recording() as spans:
@@ -70,6 +75,7 @@ class ScriptRunner:
                 body, content_type = as_body(value, task.invocation.accept)
                 out: list[Buffer] = [body]
             else:
+                interest_in(task.invocation, _BEHIND[steps[-1]])  # else it would be copied from the device for nobody
                 with hops.timed("copy_ms"):
                     out = self.encode(value, steps[-1])
         return Result(task.task_id, as_sent(spans), content_type), out
@@ -86,10 +92,7 @@ class ScriptRunner:
         Raises:
             ServingError: what it raised, as an answer; or nobody waits for it any more.
         """
-        held = interest.current() or interest.Interest(invocation.deadline)
-        lost = held.lost()
-        if lost is not None:
-            raise lost
+        held = interest_in(invocation, step)
         context = self._context.of_request(invocation, held.seconds_left)
         try:
             if step == INPUT_FN:
@@ -168,6 +171,23 @@ class ScriptRunner:
         for span in stages or [hops.Span("predict_ms", started, time.monotonic())]:
             hops.record(span)
         return prediction
+
+
+def interest_in(invocation: Invocation, before: str) -> interest.Interest:
+    """Somebody's interest in the answer to a request; `ServingError` where nobody waits for it any more.
+
+    Args:
+        invocation: The request.
+        before: The function that is not begun then.
+    """
+    held = interest.current() or interest.Interest(invocation.deadline)
+    lost = held.lost(before)
+    try:
+        if lost is not None:
+            raise lost
+    finally:
+        del lost  # an error that this frame had a name for would keep the frames before it, and the request's data
+    return held
 
 
 def as_sent(spans: Sequence[hops.Span]) -> tuple[tuple[str, float, float, int], ...]:

@@ -13,13 +13,13 @@ import signal
 import sys
 from pathlib import Path
 
-from multigpu_inference import log, process
+from multigpu_inference import credentials, log, process
 from multigpu_inference.config import Settings
 from multigpu_inference.engine.connections import Connections
 from multigpu_inference.engine.engine import Engine
 from multigpu_inference.errors import StartupError
 from multigpu_inference.ipc import FrameStream
-from multigpu_inference.messages import HEARTBEAT_S, NO_WORKER_LEFT, EngineReady, Heartbeat, StartFailed
+from multigpu_inference.messages import HEARTBEAT_S, EngineReady, Heartbeat, StartFailed
 from multigpu_inference.run_folder import ENGINE_SOCKET
 
 _FLUSH_LIMIT_S = 0.5  # for the last answers to reach the front end
@@ -27,7 +27,7 @@ DRAIN_LIMIT_S = 20.0  # SageMaker kills 30 s after SIGTERM
 
 
 async def serve(settings: Settings, supervisor: FrameStream, run_dir: Path) -> int:
-    """Run the engine until it is told to stop, or has no worker left; the exit code."""
+    """Run the engine until it is told to stop, or has too few workers left; the exit code."""
     stop = _stop_signals()
     engine = Engine(settings)
     starting = asyncio.create_task(engine.start())
@@ -50,16 +50,17 @@ async def serve(settings: Settings, supervisor: FrameStream, run_dir: Path) -> i
     beating = asyncio.create_task(_beat(supervisor))
     lost = asyncio.create_task(engine.wait_lost())
     await asyncio.wait([stopped, lost], return_when=asyncio.FIRST_COMPLETED)
-    if not stopped.done():
-        log.event("no_worker_left")
-    else:
+    exit_code = 0
+    if stopped.done():
         await _drain(engine, stop)
+    else:
+        exit_code = lost.result()
     beating.cancel()
     lost.cancel()
     await connections.flush(_FLUSH_LIMIT_S)
     await connections.close()
     await engine.stop()
-    return 0 if stopped.done() else NO_WORKER_LEFT
+    return exit_code
 
 
 async def _beat(supervisor: FrameStream) -> None:
@@ -91,6 +92,7 @@ def _stop_signals() -> asyncio.Semaphore:
 def main() -> int:
     """Run the engine's process."""
     sock = process.start_as_child(sys.argv[1:4])
+    credentials.guard(os.environ)
 
     async def run() -> int:
         return await serve(Settings.from_env(os.environ), FrameStream(sock), Path(sys.argv[4]))

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from multigpu_inference import log
 from multigpu_inference.engine.batch_queue import BatchQueue, Entry
+from multigpu_inference.engine.device_error import DeviceErrorKind, device_error_kind
 from multigpu_inference.engine.job import Job, Pass
 from multigpu_inference.engine.stage import Stage, batch_key, batch_limit, room
-from multigpu_inference.engine.worker import is_sticky
 
 
 class Runner(Protocol):
@@ -129,7 +129,7 @@ class StageRunner:
         try:
             with room(self._stage):  # only now the batch is formed, of all that came while another had the device
                 batch = self._queue.take()
-                wanted = [entry for entry in batch if not _settled_as_unwanted(entry.item)]
+                wanted = [entry for entry in batch if not self._settled_as_unwanted(entry.item)]
                 through = self._run(wanted) if wanted else []
         except BaseException as error:  # of the stage's own `room`: this thread must live on, and no item wait for ever
             log.exception("stage_room_failed", error, stage=self._number)
@@ -151,16 +151,23 @@ class StageRunner:
             self._pass(jobs)
             return jobs
         except BaseException as error:  # user code may raise what is no Exception: its item gets it, the thread lives on
-            if len(jobs) == 1 or is_sticky(error):
+            kind = device_error_kind(error)
+            if len(jobs) == 1 or kind is DeviceErrorKind.STICKY:
                 for job in jobs:
                     job.settle(error)
                 return []
-            no_memory = is_out_of_memory(error)
         # Out here the error is gone, and with its trace all that the failed attempt had allocated.
         half = (len(jobs) + 1) // 2
-        if no_memory:
+        if kind is DeviceErrorKind.OUT_OF_MEMORY:
             self._lower_limit(batch[0], half)
         return self._run(batch[:half]) + self._run(batch[half:])
+
+    def _settled_as_unwanted(self, job: Job) -> bool:
+        """Settle a job that nobody waits for any more, so that it costs the device nothing; whether it was one."""
+        lost = job.interest.lost(f"stage_{self._number}") if job.interest is not None else None
+        if lost is not None:
+            job.settle(lost)
+        return lost is not None
 
     def _lower_limit(self, entry: Entry[Job], limit: int) -> None:
         self._queue.lower_limit(entry.key, limit)
@@ -200,19 +207,3 @@ class StageRunner:
         for job, result in zip(jobs, results, strict=True):
             job.become(result)
             job.passed(passed)
-
-
-def _settled_as_unwanted(job: Job) -> bool:
-    """Settle a job that nobody waits for any more, so that it costs the device nothing; whether it was one."""
-    lost = job.interest.lost() if job.interest is not None else None
-    if lost is not None:
-        job.settle(lost)
-    return lost is not None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether fewer items would have fitted: `torch.OutOfMemoryError`, `MemoryError`, or what torch raises on the CPU."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"OutOfMemoryError", "MemoryError"}) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

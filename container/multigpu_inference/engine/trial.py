@@ -17,7 +17,8 @@ from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.errors import ServingError
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, Findings, Result, Task
-from multigpu_inference.user_module import as_body, one_line
+from multigpu_inference.one_line import one_line
+from multigpu_inference.user_module import as_body
 
 
 def run_trial(runner: ScriptRunner, task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import sys
@@ -22,8 +23,18 @@ from typing import NamedTuple, TypeAlias
 from multigpu_inference import log
 from multigpu_inference.arena import Arena, ArenaFull, Views
 from multigpu_inference.engine import interest
+from multigpu_inference.engine.death import BROKEN, DEVICE_LOST
+from multigpu_inference.engine.device_error import DeviceErrorKind, device_error_kind
 from multigpu_inference.engine.interest import Withdrawals
-from multigpu_inference.errors import DeadlineExceeded, FunctionFailed, ServingError, StartupError, name_of
+from multigpu_inference.errors import (
+    DeadlineExceeded,
+    Exhausted,
+    FunctionFailed,
+    OutOfMemory,
+    ServingError,
+    StartupError,
+    name_of,
+)
 from multigpu_inference.ipc import Blob, Buffer, FrameSocket
 from multigpu_inference.messages import (
     ArenaClosed,
@@ -35,9 +46,8 @@ from multigpu_inference.messages import (
     WithdrawalsOpened,
     WorkerReady,
 )
-from multigpu_inference.user_module import one_line
+from multigpu_inference.one_line import one_line
 
-DEVICE_LOST, BROKEN = 7, 8  # exit codes
 _HUNG_UP = (BrokenPipeError, ConnectionResetError)
 RunTask: TypeAlias = Callable[[Task, Sequence[Buffer]], tuple[Result, list[Buffer]]]
 
@@ -141,10 +151,14 @@ class _Worker:
             said, out = self._answer(task, views.blobs, arena)
             if views.kept():
                 said = dataclasses.replace(said, keeps_arena=True)
-        except BaseException as error:  # a fault of ours: the request fails, the worker does not
+        except BaseException as error:  # a fault of ours, or a device's between two functions: the worker lives on
+            kind = self._kind_of(error)
             log.exception("task_failed", error, request_id=task.invocation.request_id)
+            name = (OutOfMemory if kind is DeviceErrorKind.OUT_OF_MEMORY else ServingError).__name__
             # Nobody knows what of the arena it still refers to.
-            said, out = Failure(task.task_id, ServingError.__name__, "", one_line(error), keeps_arena=True), []
+            said, out = Failure(task.task_id, name, "", one_line(error), keeps_arena=True), []
+        if isinstance(said, Failure) and said.kind == OutOfMemory.__name__:
+            _free_memory()  # only here the error is gone, and with its trace what the function had allocated
         with self._sending:
             self._engine.send(said, out)
 
@@ -157,34 +171,40 @@ class _Worker:
         except ArenaFull as error:
             detail = f"what {task.steps[-1]} returned: {error}"
             return Failure(task.task_id, FunctionFailed.__name__, "", detail, keeps_arena=True), []  # it is full
+        except OSError as error:  # the arena's: what a function raises is a `ServingError` by now
+            return Failure(task.task_id, Exhausted.__name__, "", f"what {task.steps[-1]} returned: {one_line(error)}"), []
         except ServingError as error:
             return self._failure(task, error), []
 
     def _failure(self, task: Task, error: ServingError) -> Failure:
         """An error as it is sent. Not made where it was caught: a name for it there would keep it, and what it refers to."""
         cause = error.__cause__ or error
-        if is_sticky(cause):
-            self._lose_device(cause)
+        kind = self._kind_of(error)
+        # What a script itself has made an answer of is its answer.
+        no_memory = kind is DeviceErrorKind.OUT_OF_MEMORY and isinstance(error, FunctionFailed)
         a_finding = task.trial and len(task.steps) == 1  # a failure in the pool is a trial's finding
         if error.status >= 500 and not a_finding and not isinstance(error, DeadlineExceeded):
             log.exception("function_failed", cause, request_id=task.invocation.request_id, reason=error.detail)
-        return Failure(task.task_id, name_of(error), error.message, error.detail, error.status)
+        if no_memory:
+            return Failure(task.task_id, OutOfMemory.__name__, "", error.detail)
+        return Failure(task.task_id, name_of(error), error.message, error.detail, error.status, spared=error.spared)
 
-    def _lose_device(self, error: BaseException) -> None:
-        """End the process without an answer: the engine tries what it held once more, on another device."""
-        log.exception("device_lost", error, reason=one_line(error))
-        self._leave(DEVICE_LOST)
+    def _kind_of(self, error: BaseException) -> DeviceErrorKind:
+        """What an error is. A lost device ends the process here, without an answer: the engine tries it elsewhere."""
+        kind = device_error_kind(error)
+        if kind is DeviceErrorKind.STICKY:
+            log.exception("device_lost", error, reason=one_line(error.__cause__ or error))
+            self._leave(DEVICE_LOST)
+        return kind
 
 
-def is_sticky(error: BaseException) -> bool:
-    """Whether this error has poisoned the process's CUDA context, so that every later call on the device fails too.
-
-    A device-side assert, an illegal access, a lost device: only a new process helps. Out of memory is not one of them.
-    """
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if "OutOfMemoryError" in names:
-        return False
-    return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+def _free_memory() -> None:
+    """Give back what is in cycles, and what torch's allocators keep for later."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with contextlib.suppress(Exception):  # a lost device: the next call on it says so
+            torch.cuda.empty_cache()
 
 
 def answer_start_failure(engine: FrameSocket, error: BaseException) -> None:

@@ -6,7 +6,9 @@
 A worker may hold several tasks, and says when it is ready how many of them it works on at a time, the oldest first; the others
 wait in it. When it dies, it was working on the former. A caller that gives up on a task leaves it with the worker, which is
 told that nobody wants it (`interest`): its place is free again only when the answer has come. A task that is worked on longer
-than any request may take is taken for a hang, and the process is killed; where many share it, only once enough of them are.
+than any may take (`patience`) is taken for a hang, and the process is killed; where many share it, only once enough of them
+are. So is a process that somebody has stopped. Who waits for a task is told whether its worker's end may have been its doing
+(`death`).
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ from typing import NamedTuple, Protocol
 
 from multigpu_inference import log, process
 from multigpu_inference.child_process import LAST_WORDS_S, Command, first_message, spawn
+from multigpu_inference.engine.death import Cause, OomKills, cause_of
 from multigpu_inference.engine.interest import Withdrawals
+from multigpu_inference.engine.patience import Patience
 from multigpu_inference.engine.request_arena import RequestArena
-from multigpu_inference.errors import StartupError, WorkerDied, WorkerLost
+from multigpu_inference.errors import StartupError, WorkerDied, WorkerKilled, WorkerLost
 from multigpu_inference.ipc import Blob, FrameStream
 from multigpu_inference.messages import Failure, Result, Task, WithdrawalsOpened
+from multigpu_inference.proc_stat import is_stopped
 
 # Tasks that wait in a worker beside those that it works on: enough for its next one to be there when it has done one.
 _WAITING_IN_WORKER = 1
 _LOOK_AGAIN_S = 1.0
+_oom_kills = OomKills()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +45,6 @@ class Reply:
     result: Result
     blobs: list[Blob]
     worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a worker may take, in seconds.
-
-    Attributes:
-        first_task_s: For its first task, with which many models warm up.
-        task_s: For any later one.
-        late_tasks: How many of its tasks must be over their time before it is killed, and the others with it.
-    """
-
-    first_task_s: float
-    task_s: float
-    late_tasks: int = 1
 
 
 class Place(Protocol):
@@ -89,10 +80,11 @@ class WorkerProcess:
         self._alone = False
         self.started_at = time.monotonic()
         self.on_room: Callable[[], None] = lambda: None
+        self.on_spared: Callable[[str, str], None] = lambda reason, before: None
         self._child = child
         self._stream = stream
         self._patience = patience
-        self._limit_s = patience.first_task_s
+        self._warm = False  # whether it has answered a task
         self._ids = itertools.count()
         self._withdrawals = Withdrawals.create(max(mmap.PAGESIZE, 2 * self.room))
         self._slots = list(range(len(self._withdrawals)))
@@ -102,6 +94,9 @@ class WorkerProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._alive = True
         self._stopping = False
+        self._was_stopped = False
+        self._killed_for: Cause | None = None
+        self.cause = Cause.OUTSIDE
         self._watcher = asyncio.create_task(self._watch(), name=f"watch {name}")
 
     @classmethod
@@ -174,7 +169,7 @@ class WorkerProcess:
 
         Raises:
             ServingError: what the task raised.
-            WorkerDied: where the process ended while it worked on this task.
+            WorkerDied: where the process ended while it worked on this task; `WorkerKilled` where that came from outside.
             WorkerLost: where it ended before it got to it.
         """
         self._reserved -= 1
@@ -193,10 +188,11 @@ class WorkerProcess:
             if arena is not None:
                 arena.open_for(self._stream)
             self._stream.send(task, blobs)
-        except OSError:
-            # It has gone, or it cannot be reached, which comes to the same: what it still says is heard, then all is told.
+        except ConnectionError:
+            self._alive = False  # it has gone, or is going: what it still says is heard, then all are told
+        except OSError:  # for want of memory or files here: it cannot be reached, which is no task's fault
             self._alive = False
-            self.kill()
+            self._kill_for(Cause.OUTSIDE)
         try:
             return await reply
         except (asyncio.CancelledError, WorkerDied):
@@ -238,26 +234,52 @@ class WorkerProcess:
         if self._waiting:
             loop = asyncio.get_running_loop()
             begins = loop.time() if self._concurrency == 1 else next(iter(self._waiting.values())).sent
-            self._timer = loop.call_at(begins + self._limit_s, self._hung)
+            self._timer = loop.call_at(begins + self._limit_s(), self._hung)
+
+    def _limit_s(self) -> float:
+        return self._patience.limit_s(first=not self._warm)
 
     def _hung(self) -> None:
         loop = asyncio.get_running_loop()
         if self._patience.late_tasks > 1:
-            late = sum(held.sent + self._limit_s <= loop.time() for held in self._waiting.values())
+            late = sum(held.sent + self._limit_s() <= loop.time() for held in self._waiting.values())
             if late < self._patience.late_tasks:
                 self._timer = loop.call_later(_LOOK_AGAIN_S, self._hung)
                 return
+        if is_stopped(self._child.pid):
+            self._kill_stopped()
+            return
         task = next(iter(self._waiting.values())).task
         log.event("worker_hung", worker=self.name, request_id=task.invocation.request_id, steps=task.steps)
+        self._kill_for(Cause.HUNG)
+
+    def _kill_for(self, cause: Cause) -> None:
+        self._killed_for = self._killed_for or cause
         self.kill()
+
+    def _look(self) -> None:
+        """See whether somebody has stopped the process: twice in a row, as it may be continued at once."""
+        _oom_kills.look()
+        was_stopped, self._was_stopped = self._was_stopped, is_stopped(self._child.pid)
+        if was_stopped and self._was_stopped:
+            self._kill_stopped()
+
+    def _kill_stopped(self) -> None:
+        log.event("worker_stopped", worker=self.name, pid=self._child.pid)
+        self._kill_for(Cause.OUTSIDE)
 
     async def _watch(self) -> None:
         """Take answers until the process has ended, or has closed its socket, which comes to the same."""
         reading, ended = asyncio.create_task(self._read()), asyncio.create_task(self._child.wait())
+        first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
+            while not (await asyncio.wait([reading, ended], timeout=_LOOK_AGAIN_S, return_when=first))[0]:
+                self._look()
             # Its last answers may still be in the socket; and it should end by itself, so that its exit code is its own.
             await asyncio.wait([reading, ended], timeout=LAST_WORDS_S)
+            if not ended.done() and not self._stopping:
+                self._kill_for(Cause.INSIDE)  # it goes on without its socket, which only its own code can have closed
+                await asyncio.wait([ended], timeout=LAST_WORDS_S)
         finally:
             reading.cancel()
             ended.cancel()
@@ -275,15 +297,19 @@ class WorkerProcess:
 
     def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
         """Hand an answer to who waits for it."""
-        task, reply, arena, _, place = self._waiting.pop(message.task_id)
+        task, reply, arena, sent, place = self._waiting.pop(message.task_id)
         if place is not None:
             place.give_back()
         self._slots.append(task.slot)
         self._alone = self._alone and bool(self._waiting)
-        self._limit_s = self._patience.task_s
+        if not self._warm and isinstance(message, Result):
+            self._warm = True
+            self._patience.first_task_took(asyncio.get_running_loop().time() - sent)
         self._time_the_oldest()
         if message.keeps_arena and arena is not None:
             arena.spoiled = True
+        if isinstance(message, Failure) and message.spared:
+            self.on_spared(message.error().code, message.spared)
         if not reply.done():  # done: its caller has given up
             if isinstance(message, Failure):
                 reply.set_exception(message.error())
@@ -297,8 +323,13 @@ class WorkerProcess:
         self._withdrawals.close()
         waiting, self._waiting = self._waiting, {}
         self._time_the_oldest()
+        if not self._stopping:
+            just_now = asyncio.get_running_loop().time() - 2 * _LOOK_AGAIN_S
+            began = min((held.sent for held in waiting.values()), default=just_now)
+            self.cause = cause_of(self._child.returncode, self._killed_for, out_of_memory=_oom_kills.since(began))
+        died = WorkerKilled if self.cause is Cause.OUTSIDE else WorkerDied
         for number, held in enumerate(waiting.values()):
             if held.place is not None:
                 held.place.give_back()
             if not held.reply.done():
-                held.reply.set_exception(WorkerDied() if number < self._concurrency else WorkerLost())
+                held.reply.set_exception(died() if number < self._concurrency else WorkerLost())

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multigpu_inference.errors import ModelError, SettingsError, StartupError, one_line
+from multigpu_inference.errors import ModelError, SettingsError, StartupError
 from multigpu_inference.export.comparison import Comparison, compare
 from multigpu_inference.export.exporters import EXPORTERS
+from multigpu_inference.one_line import one_line
 from multigpu_inference.planner.command import INTERRUPTED, own_output
 from multigpu_inference.planner.model_folder import model_folder
 

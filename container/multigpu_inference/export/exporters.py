@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multigpu_inference.errors import ModelError, one_line
+from multigpu_inference.errors import ModelError
 from multigpu_inference.export.exportable import Exportable
+from multigpu_inference.one_line import one_line
 
 _OUTPUT = "output"
 

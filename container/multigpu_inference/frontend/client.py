@@ -11,7 +11,7 @@ import itertools
 import time
 
 from multigpu_inference.arena import INLINE_BYTES, Arena
-from multigpu_inference.errors import DeadlineExceeded, Unavailable
+from multigpu_inference.errors import DeadlineExceeded, Exhausted, Unavailable
 from multigpu_inference.ipc import Blob, Buffer, FrameError, FrameSocket, Slice
 from multigpu_inference.messages import Answer, ArenaOpened, Invocation
 
@@ -42,7 +42,10 @@ class EngineClient:
         """Where to receive a body of this length: the first large one of a request, handed to `invoke`, is not copied again."""
         if length <= INLINE_BYTES or self._received is not None:
             return bytearray(length)
-        self._received = self._arena.buffer(0, length)
+        try:
+            self._received = self._arena.buffer(0, length)
+        except OSError:  # no memory or descriptor for it: the body must be taken in all the same, and `invoke` says so
+            return bytearray(length)
         return self._received
 
     def invoke(self, invocation: Invocation, body: Buffer) -> tuple[Answer, bytes | bytearray]:
@@ -51,6 +54,7 @@ class EngineClient:
         Raises:
             DeadlineExceeded: No answer in time. The connection is dropped: its late answer must not meet the next request.
             Unavailable: Nothing listens, or two connections ended without an answer.
+            Exhausted: There is no memory for the body.
         """
         for _ in range(_ATTEMPTS):
             connection = self._connect(invocation)
@@ -111,7 +115,10 @@ class EngineClient:
         """What stands for a body in a frame; one that was received into the arena is there already."""
         if body is self._received:
             return Slice(0, len(body))
-        return self._arena.write([body], 0)[0]
+        try:
+            return self._arena.write([body], 0)[0]
+        except OSError:
+            raise Exhausted from None
 
     @property
     def _arena(self) -> Arena:

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +32,7 @@ import multigpu_inference
 from multigpu_inference import log, process
 from multigpu_inference.config import MAX_FRONT_END_WORKERS, Settings
 from multigpu_inference.errors import StartupError
+from multigpu_inference.proc_stat import children_of, is_stopped
 from multigpu_inference.run_folder import FRONT_END_PARENT_PID, RUN_DIR_VARIABLE
 
 _HANDLER = "multigpu_inference.frontend.handler_service"
@@ -45,6 +46,7 @@ _SOCKET_PATH_LIMIT = 107  # bytes of a Unix socket's path, in Linux
 _START_LIMIT_S = 50.0
 _STOP_LIMIT_S = 5.0
 _POLL_S = 0.25
+_LOOK_EVERY_S, _STOPPED_LOOKS = 1.0, 2
 
 # Written before sagemaker-inference's own lines. The last one: a process that measures the machine, every minute otherwise.
 _PROPERTIES = """\
@@ -70,6 +72,7 @@ class ModelServer:
         self._workers = min(workers, MAX_FRONT_END_WORKERS)
         self._java: psutil.Process | None = None
         self._stop_by: float | None = None
+        self._look_at = 0.0  # when to look for processes that are stopped
 
     def run(self) -> int:
         """Start multi-model-server and stay until it has ended, with everything that belongs to it.
@@ -126,7 +129,8 @@ class ModelServer:
         raise StartupError("multi-model-server did not start; the lines before this one say why")
 
     def _watch(self, java: psutil.Process) -> None:
-        """End Java where its Python parent has gone or never came, and where it does not stop in time."""
+        """End Java where its Python parent has gone or never came, where one of both is stopped, or does not end in time."""
+        stopped = StoppedProcesses()
         start_by = time.monotonic() + _START_LIMIT_S
         parent: psutil.Process | None = None
         while java.is_running():
@@ -142,12 +146,45 @@ class ModelServer:
                     return self._end(java)
             elif not _alive([parent]):
                 return self._end(java)
+            else:
+                self._look_for_stopped(stopped, java, parent)
             time.sleep(_POLL_S)
+
+    def _look_for_stopped(self, stopped: StoppedProcesses, java: psutil.Process, parent: psutil.Process) -> None:
+        """End what a signal has stopped: a worker, in whose place multi-model-server starts another, or all of it."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        workers = children_of(parent.pid)
+        for pid in stopped.look([java.pid, parent.pid, *workers]):
+            log.event("front_end_stopped", pid=pid, worker=pid in workers)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid if pid in workers else java.pid, signal.SIGKILL)
 
     def _end(self, java: psutil.Process) -> None:
         loaded = (self._run_dir / FRONT_END_PARENT_PID).exists()
         log.event("front_end_parent_died", loaded=loaded)
         _send(java, signal.SIGKILL)
+
+
+class StoppedProcesses:
+    """Finds processes that a signal has stopped: by several looks in a row, as some are continued at once."""
+
+    def __init__(self, is_stopped: Callable[[int], bool] = is_stopped, looks: int = _STOPPED_LOOKS) -> None:
+        """Begin with none.
+
+        Args:
+            is_stopped: Whether a process is stopped now.
+            looks: How many looks in a row find it so.
+        """
+        self._is_stopped = is_stopped
+        self._looks = looks
+        self._found: dict[int, int] = {}
+
+    def look(self, pids: Iterable[int]) -> list[int]:
+        """Those that have been found stopped often enough by now."""
+        self._found = {pid: self._found.get(pid, 0) + 1 for pid in pids if self._is_stopped(pid)}
+        return [pid for pid, count in self._found.items() if count == self._looks]
 
 
 class _StopAsked(Exception):
@@ -283,6 +320,7 @@ def main(arguments: list[str]) -> int:
     run_dir, parent_pid, workers = Path(arguments[0]).absolute(), int(arguments[1]), int(arguments[2])
     process.become("front-end", parent_pid, when_parent_dies=signal.SIGTERM)
     process.adopt_orphans()
+    os.umask(0o077)  # Java's sockets and files are for this user alone
     try:
         return ModelServer(run_dir, Settings.from_env(os.environ), workers).run()
     except StartupError as error:

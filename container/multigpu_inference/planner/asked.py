@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multigpu_inference.messages import Findings, Invocation
+from multigpu_inference.messages import Findings, Invocation, Sent
 from multigpu_inference.planner.profile import Cost, FunctionProfile, ReplicaProfile
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureFunction:
+class MeasureFunction(Sent):
     """Of a pool worker: time a function. The blobs are the body, or the encoded prediction.
 
     Attributes:
@@ -28,7 +28,7 @@ class MeasureFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionMeasured:
+class FunctionMeasured(Sent):
     """A function was timed; the blobs are what it gave, encoded, or the answer's body.
 
     Attributes:
@@ -41,7 +41,7 @@ class FunctionMeasured:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureReplica:
+class MeasureReplica(Sent):
     """Of a replica worker: time the model. The blobs are the body, then what the pool's `input_fn` gave (none: run it here).
 
     Attributes:
@@ -54,7 +54,7 @@ class MeasureReplica:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaMeasured:
+class ReplicaMeasured(Sent):
     """The model was timed; the blobs are the answer's body (empty where it was not made here), then the encoded prediction.
 
     Attributes:
@@ -73,7 +73,7 @@ class ReplicaMeasured:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Sent):
     """User code is about to be called: what is measured, in words."""
 
     text: str

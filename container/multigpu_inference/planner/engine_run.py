@@ -66,7 +66,7 @@ async def started_engine(environ: Mapping[str, str], settings: Settings) -> Asyn
         StartupError: where it does not start.
     """
     with run_folder() as folder:
-        command = Command("engine", "multigpu_inference.engine.server", (str(folder),), environ)
+        command = Command("engine", "multigpu_inference.engine.server", (str(folder),), environ, credentials=True)
         child, stream = await spawn(command)
         try:
             deadline = asyncio.get_running_loop().time() + 2 * settings.engine.startup_timeout_s + 10

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from multigpu_inference.messages import Sent
+
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Sent):
     """What one call takes, alone on the machine.
 
     Attributes:
@@ -24,7 +26,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchCost:
+class BatchCost(Sent):
     """What a stage takes for a batch.
 
     Attributes:
@@ -37,7 +39,7 @@ class BatchCost:
 
 
 @dataclass(frozen=True, slots=True)
-class StageProfile:
+class StageProfile(Sent):
     """One stage on one kind of device.
 
     Attributes:
@@ -69,7 +71,7 @@ class StageProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaProfile:
+class ReplicaProfile(Sent):
     """One replica on certain kinds of devices, with certain CPU threads for each stage.
 
     Attributes:
@@ -94,7 +96,7 @@ class ReplicaProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionProfile:
+class FunctionProfile(Sent):
     """`input_fn` or `output_fn`.
 
     Attributes:

@@ -62,6 +62,6 @@ def serve(planner: FrameSocket, load: Callable[[], Measure]) -> None:
         try:
             said, out = measure(message, blobs, ticker)
         except ServingError as error:
-            said, out = Failure(0, name_of(error), error.message, error.detail, error.status), []
+            said, out = Failure(0, name_of(error), error.message, error.detail, int(error.status)), []
         planner.send(said, out)
         sys.stdout.flush()

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from multigpu_inference.engine.device_error import DeviceErrorKind, device_error_kind
 from multigpu_inference.engine.stage import Stage, batch_key, batch_limit, room
-from multigpu_inference.engine.stage_runner import is_out_of_memory
 from multigpu_inference.planner.memory import PeakMemory
 from multigpu_inference.planner.profile import BatchCost, Cost
 from multigpu_inference.planner.profiler import Ticker
@@ -42,7 +42,7 @@ def time_stage(stage: Stage, number: int, items: Sequence[Any], ticker: Ticker) 
         try:
             costs[size] = _time_batch(stage, [item] * size, ticker.tick)
         except BaseException as error:
-            if not costs or not is_out_of_memory(error):
+            if not costs or device_error_kind(error) is not DeviceErrorKind.OUT_OF_MEMORY:
                 raise
             break
         per_item = costs[size].cost.wall_ms / size

@@ -9,7 +9,7 @@ from typing import Any
 
 from multigpu_inference.engine.stage import Stage
 from multigpu_inference.errors import DeviceError
-from multigpu_inference.user_module import one_line
+from multigpu_inference.one_line import one_line
 
 # How deep a stage is looked into for networks: `stage.network`, `stage.model.network`, a list of them.
 _DEPTH = 3

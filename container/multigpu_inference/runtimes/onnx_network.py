@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from multigpu_inference.config import Settings
-from multigpu_inference.errors import ModelError, one_line
+from multigpu_inference.errors import ModelError
+from multigpu_inference.one_line import one_line
 
 if TYPE_CHECKING:
     import torch

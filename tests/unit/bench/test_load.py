@@ -75,9 +75,11 @@ def test_answers_outside_the_measured_time_count_for_nothing() -> None:
     ledger = Ledger(begins=10.0, ends=20.0)
     ledger.book(9.0, 9.9, None)  # warm-up
     ledger.book(9.0, 10.5, None)
+    ledger.book(10.0, 10.25, "503")
     ledger.book(19.0, 20.0, "503")  # after the end
     assert ledger.latencies_ms == [pytest.approx(1500.0)]
-    assert not ledger.errors
+    assert ledger.errors == {"503": 1}
+    assert ledger.refusals_ms == [pytest.approx(250.0)]
 
 
 def test_a_closed_loop_sends_when_it_is_asked() -> None:

@@ -181,24 +181,26 @@ def test_a_script_without_a_model_keeps_no_device_busy() -> None:
     assert "Where the devices" not in report.page(data(rows=[row]))
 
 
-def test_memory_and_pings_have_tables_of_their_own() -> None:
+def test_memory_and_overloads_have_tables_of_their_own() -> None:
     mms = {"front_end": "mms", "in_flight": 128, "held": 128, "settled": True, "bodies_in_arenas": 120, "started_mib": 1.0,
            "rest_mib": 2.0, "peak_mib": 2000.5, "arenas_mib": 572.0, "errors": {}, "mms": None}  # fmt: skip
     memory = {"name": "front-end memory", "kind": "front-end memory", "goals": [], "reported": "rest_mib",
               "result": {**mms, "front_end": "http", "rest_mib": 30.25, "mms": mms}}  # fmt: skip
-    pings = {"name": "/ping", "kind": "overload", "goals": [], "reported": "ping_max_ms",
-             "result": {"workload": "tiny", "front_end": "mms", "capacity_per_second": 60.0, "offered_per_second": 300.0,
-                        "requests_per_second": 59.0, "refused": {"503": 7}, "errors": {"504": 1}, "pings": 80, "not_200": 3,
-                        "ping_p50_ms": 1.0, "ping_p99_ms": 40.5, "ping_max_ms": 50.25}}  # fmt: skip
-    measured = data(rows=[memory, pings])
+    overload = {"name": "overload", "kind": "overload", "goals": [], "reported": "goodput_share",
+                "result": {"workload": "tiny", "front_end": "mms", "capacity_per_second": 60.0, "offered_per_second": 300.0,
+                           "requests_per_second": 58.5, "goodput_share": 0.975, "accepted_p99_ms": 200.0,
+                           "accepted_p99_ratio": 1.5, "refused": {"503": 7}, "refused_p99_ms": 12.25, "errors": {"504": 1},
+                           "recovered_s": 0.25, "pings": 80, "not_200": 3, "ping_p99_ms": 40.5,
+                           "ping_max_ms": 50.25}}  # fmt: skip
+    measured = data(rows=[memory, overload])
     page = report.page(measured)
     assert "<td>mms</td><td>128</td><td>128</td><td>120</td>" in page
     assert "<td>2000.5 MiB</td>" in page
-    assert "<td>7</td><td>1 of 504</td><td>80</td><td>3</td><td>1.0</td><td>40.5</td>" in page
+    assert "<td>0.975</td><td>200 ms</td><td>1.50 x</td><td>7</td><td>12.2 ms</td><td>1 of 504</td><td>0.25 s</td>" in page
     assert suite.goal_lines(measured) == [
         ["front-end memory", "(reported)", "rest mib 30.250", "", ""],
-        ["/ping", "(reported)", "ping max ms 50.250", "", ""],
-        ["/ping", "no errors", "1", "", "NO"],
+        ["overload", "(reported)", "goodput share 0.975", "", ""],
+        ["overload", "no errors", "1", "", "NO"],
     ]
 
 

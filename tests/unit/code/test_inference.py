@@ -278,7 +278,10 @@ def test_in_a_notebook_a_list_is_refused(script: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["MULTIGPU_OUTPUT_S3", "MULTIGPU_INPUT_S3", "MULTIGPU_MAX_PHOTO_PIXELS", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"],
+    [
+        *("MULTIGPU_OUTPUT_S3", "MULTIGPU_INPUT_S3", "MULTIGPU_MAX_PHOTO_PIXELS", "MULTIGPU_URL_HOSTS"),
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+    ],
 )
 def test_a_bad_setting_stops_the_start(script: ModuleType, model_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "bucket/prefix")

@@ -78,6 +78,12 @@ def _of_requests(counted: Statistics) -> Iterator[Metric]:
         ("reason", "by"),
         counted.refusals,
     )
+    yield _counter(
+        "multigpu_spared",
+        "Requests dropped since nobody waited for them any more, by why, and by what was not begun because of it.",
+        ("reason", "before"),
+        counted.spared,
+    )
     yield _histogram("multigpu_request_seconds", "From a request's arrival to its answer.", (), {(): counted.request_seconds})
     yield _histogram(
         "multigpu_hop_seconds",
@@ -146,6 +152,12 @@ def _of_workers(observed: Observed) -> Iterator[Metric]:
         "How often a worker process has been replaced.",
         ("worker",),
         {(w.name,): w.restarts for w in workers},
+    )
+    yield _gauge(
+        "multigpu_replica_taken_out",
+        "Whether a replica gets nothing but probes, because it is much slower than its peers.",
+        ("worker",),
+        {(w.name,): float(w.taken_out) for w in observed.snapshot.replicas},
     )
     yield _gauge(
         "multigpu_worker_in_flight", "Tasks that a worker holds.", ("worker",), {(w.name,): w.in_flight for w in workers}

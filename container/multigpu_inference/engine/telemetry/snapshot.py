@@ -15,6 +15,7 @@ class WorkerState:
         in_flight: Tasks that it holds.
         oldest_task_s: When the oldest of them was sent, monotonic seconds; None where it holds none.
         restarts: How often it has been replaced.
+        taken_out: Whether it lives and is given no requests but probes, because it is much slower than its peers.
     """
 
     name: str
@@ -22,6 +23,7 @@ class WorkerState:
     in_flight: int
     oldest_task_s: float | None
     restarts: int
+    taken_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

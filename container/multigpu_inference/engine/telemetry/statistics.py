@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from multigpu_inference.engine.telemetry.finished_request import FinishedRequest, hop_label
 from multigpu_inference.engine.telemetry.histogram import BATCH_SIZES, SECONDS, Histogram
-from multigpu_inference.errors import Draining, Overloaded, Unavailable
+from multigpu_inference.errors import Draining, KnownUnprocessable, Overloaded, Unavailable
 
-# Requests that nobody has begun to work on: the engine or the front end had no place for them.
-REFUSALS = frozenset({Overloaded.code, Draining.code, Unavailable.code})
+# Requests that nobody has begun to work on: the engine or the front end had no place for them, or they are known to kill.
+REFUSALS = frozenset({Overloaded.code, Draining.code, Unavailable.code, KnownUnprocessable.code})
 ENGINE, FRONT_END = "engine", "front_end"
 # All of a request's time that no hop accounts for.
 QUEUE = "queue"
@@ -25,6 +25,8 @@ class Statistics:
     Attributes:
         requests: By status and error code ("" where answered as asked), those included that the front end refused.
         refusals: By error code and who refused, `engine` or `front_end`.
+        spared: Requests that were dropped since nobody waited for them any more, by error code and what was not begun because
+            of it: `admission`, a function, or a stage.
         request_seconds: From arrival to answer; of requests that came to the engine.
         hops: Seconds per request by hop, `queue` among them.
         batches: Items per batch by hop; a batch counts once however many requests share it.
@@ -38,6 +40,7 @@ class Statistics:
         """Nothing has happened yet."""
         self.requests: dict[tuple[int, str], int] = {}
         self.refusals: dict[tuple[str, str], int] = {}
+        self.spared: dict[tuple[str, str], int] = {}
         self.request_seconds = Histogram(SECONDS)
         self.hops: dict[str, Histogram] = {QUEUE: Histogram(SECONDS)}
         self.batches: dict[str, Histogram] = {}
@@ -76,11 +79,18 @@ class Statistics:
         self.batches[hop].add(items)
         self.stage_seconds[replica, hop] = self.stage_seconds.get((replica, hop), 0.0) + seconds
 
-    def refused(self, status: int, code: str) -> None:
-        """Count a request that the front end has refused by itself."""
-        self.requests[status, code] = self.requests.get((status, code), 0) + 1
+    def refused(self, status: int, code: str, count: int = 1) -> None:
+        """Count requests that the front end has refused by itself."""
+        self.requests[status, code] = self.requests.get((status, code), 0) + count
         if code in REFUSALS:
-            self._refused(code, FRONT_END)
+            self._refused(code, FRONT_END, count)
+
+    def spared_before(self, code: str, before: str) -> None:
+        """Count a request that was dropped, once."""
+        key = (code, before)
+        if key not in self.spared and len(self.spared) >= _MOST_HOPS:  # such a name, too, comes from user code's process
+            key = (code, _OTHER)
+        self.spared[key] = self.spared.get(key, 0) + 1
 
     def seconds_of(self, hop: str) -> float:
         """All seconds of a hop, over all requests."""
@@ -98,11 +108,11 @@ class Statistics:
 
     @property
     def num_refusals(self) -> int:
-        """Requests that were refused, by the engine or the front end."""
-        return sum(self.refusals.values())
+        """Requests that were refused for want of room, by the engine or the front end."""
+        return sum(count for (code, _), count in self.refusals.items() if code != KnownUnprocessable.code)
 
-    def _refused(self, code: str, by: str) -> None:
-        self.refusals[code, by] = self.refusals.get((code, by), 0) + 1
+    def _refused(self, code: str, by: str, count: int = 1) -> None:
+        self.refusals[code, by] = self.refusals.get((code, by), 0) + count
 
     def _hop(self, name: str) -> Histogram:
         label = hop_label(name) if len(self._by_name) < _MOST_HOPS else _OTHER

@@ -48,6 +48,7 @@ def summary(
             "total": counted.num_requests,
             "server_errors": counted.num_server_errors,
             "refused": counted.num_refusals,
+            "spared": _spared(counted),
             "p50_s": round(counted.request_seconds.quantile(0.5), 4),
             "p99_s": round(counted.request_seconds.quantile(0.99), 4),
         },
@@ -61,12 +62,18 @@ def summary(
                 "pid": worker.pid,
                 "in_flight": worker.in_flight,
                 "restarts": worker.restarts,
+                "taken_out": worker.taken_out,
                 "requests": counted.replica_requests.get(str(i), 0),
                 "stage_s": {hop: round(s, 3) for (replica, hop), s in counted.stage_seconds.items() if replica == str(i)},
             }
             for i, (worker, of) in enumerate(zip(now.replicas, placement, strict=True))
         },
     }
+
+
+def _spared(counted: Statistics) -> dict[str, dict[str, int]]:
+    """By error code and what was not begun."""
+    return {code: {at: count for (of, at), count in counted.spared.items() if of == code} for code, _ in counted.spared}
 
 
 def _device(name: str, device: DeviceTime, advise: Any) -> dict[str, Any]:

@@ -89,9 +89,13 @@ class Telemetry:
         if self._tracing is not None:
             self._tracing.hand(request)
 
-    def refused(self, status: int, code: str) -> None:
-        """Take note of a request that the front end has refused by itself."""
-        self._statistics.refused(status, code)
+    def refused(self, status: int, code: str, count: int = 1) -> None:
+        """Take note of requests that the front end has refused by itself."""
+        self._statistics.refused(status, code, count)
+
+    def spared(self, code: str, before: str) -> None:
+        """Take note of a request that nobody waited for any more, and so of what was not begun because of it."""
+        self._statistics.spared_before(code, before)
 
     def exposition(self) -> bytes:
         """The metrics as Prometheus' text, of the type `exposition.CONTENT_TYPE`."""

@@ -14,8 +14,10 @@ from multigpu_inference.config import Settings
 from multigpu_inference.errors import ServingError, from_status
 from multigpu_inference.frontend.http.answer import HttpAnswer
 from multigpu_inference.frontend.http.engine_link import EngineLink
-from multigpu_inference.frontend.http.invocations import Invocations
+from multigpu_inference.frontend.http.invocations import INVOCATIONS_PATH, Invocations
 
+# What a client is told of a path or a method that there is not: nothing that it has sent itself.
+_REFUSALS = {404: "there is nothing at this path", 405: "this path does not take this method"}
 # Of concurrency times payload in a batch transform job, in MB.
 _TRANSFORM_LIMIT_MB = 100
 
@@ -64,14 +66,14 @@ def make_app(engine: EngineLink, settings: Settings) -> Starlette:
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        refusal = from_status(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        refusal = from_status(error.status_code, _REFUSALS.get(error.status_code, error.detail))
         engine.refused(refusal)
         return _answer(HttpAnswer.of_error(refusal, ""), error.headers)
 
     app = Starlette(
         routes=[
             Route("/ping", ping, methods=["GET"]),
-            Route("/invocations", Invocations(engine, settings), methods=["POST"]),
+            Route(INVOCATIONS_PATH, Invocations(engine, settings), methods=["POST"]),
             Route("/execution-parameters", execution_parameters, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
         ],

@@ -8,6 +8,7 @@ second). How large a body may be is the application's to say (`body`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from multigpu_inference.errors import BadRequest, ChosenStatus, Draining, RequestTimeout, ServingError
+from multigpu_inference.errors import BadRequest, ChosenStatus, Draining, Overloaded, RequestTimeout, ServingError
+from multigpu_inference.frontend.answer_headers import RETRY_AFTER_HEADER
+from multigpu_inference.frontend.http.answer import HttpAnswer, Send
 
 # A head takes a fraction of a second; SageMaker's own is below 16 KB.
 MAX_HEAD_BYTES = 64 << 10
@@ -32,6 +35,8 @@ UNREAD_LIMIT_S = 30.0
 # How long a client may take nothing of an answer that waits for it.
 STALLED_LIMIT_S = 30.0
 MAX_CONNECTIONS = 4096
+# What else has descriptors in this process, and how many a connection has: its own, and its request's arena.
+_OTHER_DESCRIPTORS, _DESCRIPTORS_EACH = 32, 2
 # Requests that a client may send ahead of the answer to the one before; uvicorn itself parses and keeps any number of them.
 MAX_PIPELINED = 16
 # Up to this an answer's head and body go in one piece; beyond it, joining them would cost more than it saves.
@@ -49,7 +54,13 @@ REFUSED = "multigpu.refused"
 
 
 class Connection(HttpToolsProtocol):
-    """An HTTP/1.1 connection within its limits."""
+    """An HTTP/1.1 connection within its limits.
+
+    Attributes:
+        most: Connections that may be open; one more is refused.
+    """
+
+    most = MAX_CONNECTIONS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As uvicorn makes it."""
@@ -68,8 +79,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+        if len(self.connections) > self.most:
+            self._refuse(Overloaded("too many connections are open"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who works for this client."""
@@ -183,10 +194,21 @@ class Connection(HttpToolsProtocol):
     def refused(self, error: ServingError) -> None:
         """Is told of a request that is refused here, before there is anything that an application could refuse."""
 
+    def refusal(self, scope: Any) -> HttpAnswer | None:
+        """What a request is told at once that has no business in the application now; None where it has."""
+        return None
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.transport = cast(asyncio.Transport, _HeadKeeper(self.transport))
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        refusal = None if self.flow.write_paused else self.refusal(cycle.scope)
+        if refusal is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        # Under overload most requests come this way: no task, and nothing of a body is kept. It ends without a pause, since
+        # there is nothing that it could wait for.
+        with contextlib.suppress(StopIteration):
+            refusal(cycle.scope, cycle.receive, cast(Send, cycle.send)).send(None)
 
     def _abandon(self) -> None:
         """Whoever works for this client need not go on."""
@@ -216,21 +238,43 @@ class Connection(HttpToolsProtocol):
             return
         if active is None or not active.response_started:
             body = error.body("")
+            again = f"{RETRY_AFTER_HEADER}: {error.retry_after_s}\r\n" if error.retry_after_s is not None else ""
             head = (
                 f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                f"Content-Length: {len(body)}\r\n{again}Connection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self._abandon()
         self.transport.close()
 
 
-def telling(refused: Callable[[ServingError], None]) -> type[Connection]:
-    """Connections that tell somebody what they refuse. Uvicorn makes them itself, so it takes a class."""
+def max_connections(descriptors: int) -> int:
+    """How many connections a process may have open that may have so many descriptors.
+
+    With none left it could not even refuse: who comes then would wait until others leave.
+    """
+    return max(1, min(MAX_CONNECTIONS, (descriptors - _OTHER_DESCRIPTORS) // _DESCRIPTORS_EACH))
+
+
+def telling(
+    refused: Callable[[ServingError], None], max_open: int, refusal: Callable[[Any], HttpAnswer | None] = lambda scope: None
+) -> type[Connection]:
+    """Connections that tell somebody what they refuse. Uvicorn makes them itself, so it takes a class.
+
+    Args:
+        refused: Is told.
+        max_open: How many of them there may be.
+        refusal: What a request is told at once, by its scope; None where the application has it.
+    """
 
     class TellingConnection(Connection):
+        most = max_open
+
         def refused(self, error: ServingError) -> None:
             refused(error)
+
+        def refusal(self, scope: Any) -> HttpAnswer | None:
+            return refusal(scope)
 
     return TellingConnection
 

@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -40,6 +41,7 @@ _CONNECT_AGAIN_S = 0.05
 # How many of the engine's words on its health may fail to come: with more work than cores, one comes late now and then.
 _SILENT_AFTER_S = 5 * HEARTBEAT_S
 _TRIM_EVERY_S = 60.0
+_TELL_REFUSALS_AFTER_S = 0.25
 _SCRAPE_LIMIT_S = 5.0
 # Bodies on their way in hold memory, and clients that send slowly hold it long: more may come in than the engine holds, so
 # that a few slow ones do not keep all others out.
@@ -75,6 +77,7 @@ class EngineLink:
         self._arenas: ArenaPool | None = None
         self._pending: dict[str, _Pending] = {}
         self._receiving = 0  # requests whose bodies are on their way in
+        self._refusals = Counter[tuple[int, str]]()  # of which the engine has not been told
         self._scrapes: dict[int, asyncio.Future[tuple[str, bytes]]] = {}
         self._numbers = itertools.count()
         self._health: Health | None = None
@@ -104,7 +107,7 @@ class EngineLink:
             return Draining()
         most = self._health.max_in_flight
         full = len(self._pending) >= most or self._receiving >= max(2 * most, _RECEIVING_AT_LEAST)
-        return Overloaded() if full else None
+        return Overloaded(retry_after_s=self._health.retry_after_s) if full else None
 
     def arena(self) -> PooledArena:
         """An arena for a request's body, to be handed to `invoke` or `forget`."""
@@ -187,8 +190,15 @@ class EngineLink:
         self._tell(Cancellation(request_id))
 
     def refused(self, error: ServingError) -> None:
-        """Let the engine count a request that was refused here."""
-        self._tell(Refusal(error.status, error.code))
+        """Let the engine count a request that was refused here; soon, with others, as waking it costs more than a refusal."""
+        self._refusals[error.status, error.code] += 1
+        if self._refusals.total() == 1:
+            asyncio.get_running_loop().call_later(_TELL_REFUSALS_AFTER_S, self._tell_refusals)
+
+    def _tell_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, Counter()
+        for (status, code), count in refusals.items():
+            self._tell(Refusal(status, code, count))
 
     async def scrape(self, *, for_people: bool) -> tuple[str, bytes]:
         """The engine's metrics, content type and text; `Unavailable` where it does not answer.
@@ -200,6 +210,7 @@ class EngineLink:
         text: asyncio.Future[tuple[str, bytes]] = asyncio.get_running_loop().create_future()
         self._scrapes[number] = text
         try:
+            self._tell_refusals()
             self._tell(Scrape(number, for_people))
             async with asyncio.timeout(_SCRAPE_LIMIT_S if self._stream is not None else 0):
                 return await text

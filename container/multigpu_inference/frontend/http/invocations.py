@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from multigpu_inference import log
 from multigpu_inference.config import Settings
-from multigpu_inference.errors import ClientGone, Overloaded, ResponseTooLarge, ServingError, Unavailable
+from multigpu_inference.errors import BadRequest, ClientGone, Exhausted, Overloaded, ResponseTooLarge, ServingError
 from multigpu_inference.frontend.http.answer import HttpAnswer, Send
 from multigpu_inference.frontend.http.arena_pool import PooledArena
 from multigpu_inference.frontend.http.body import Receive, announced_length, receive_body
@@ -28,6 +28,7 @@ from multigpu_inference.frontend.request import make_invocation, of_form, refuse
 from multigpu_inference.ipc import Blob
 from multigpu_inference.messages import Invocation
 
+INVOCATIONS_PATH = "/invocations"
 # A part of a bulk request that finds the queue full comes again, where another request's client would.
 _COME_AGAIN_S = 0.05
 
@@ -65,7 +66,7 @@ class Invocations:
         try:
             received = await self._receive(headers, scope, receive)
         except Exception as error:
-            await self._refused(error, request_id)(scope, receive, send)
+            await _refused(self._engine, error, request_id)(scope, receive, send)
             return
         if isinstance(received.body, list):
             ask = partial(self._answer_part, request_id, headers)
@@ -82,6 +83,8 @@ class Invocations:
     async def _receive(self, headers: dict[str, str], scope: Any, receive: Receive) -> _Received:
         """Take a request's body."""
         content_type = headers.get("content-type", "")
+        if sum(name == b"content-type" for name, _ in scope["headers"]) > 1:
+            raise BadRequest("there is more than one Content-Type")
         refuse_url_encoded(content_type)
         length = announced_length(headers, self._max_payload_bytes)
         if (refusal := self._engine.refusal()) is not None:
@@ -114,15 +117,6 @@ class Invocations:
             log.event("request", request_id=invocation.request_id, status=error.status, error=error.code)
             return HttpAnswer.of_error(error, invocation.request_id)
 
-    def _refused(self, error: Exception, request_id: str) -> HttpAnswer:
-        """The answer to a request that does not come to the engine. Without descriptors or memory nothing else fits either."""
-        if not isinstance(error, ServingError):
-            log.exception("front_end_error", error, request_id=request_id)
-            error = Unavailable() if isinstance(error, OSError) else ServingError()
-        log.event("request", request_id=request_id, status=error.status, error=error.code)
-        self._engine.refused(error)
-        return HttpAnswer.of_error(error, request_id)
-
     async def _answer_part(self, request_id: str, headers: dict[str, str], part: Part, number: int) -> HttpAnswer:
         """Answer one part of a bulk request; where the engine is full, wait for its turn as long as a request may take."""
         own = f"{request_id}-{number}"
@@ -130,13 +124,30 @@ class Invocations:
         arrived = time.monotonic()
         while (refusal := self._engine.refusal()) is not None:
             if not isinstance(refusal, Overloaded) or time.monotonic() > arrived + self._request_timeout_s:
-                return self._refused(refusal, own)
+                return _refused(self._engine, refusal, own)
             await asyncio.sleep(_COME_AGAIN_S)
         try:
             arena = self._engine.arena()
             body = arena.memory.write([part.body], 0)[0]
         except Exception as error:
-            return self._refused(error, own)
+            return _refused(self._engine, error, own)
         headers = {**headers, "accept": accept}
         invocation = make_invocation(own, part.content_type, headers, time.monotonic(), self._request_timeout_s)
         return await self._answer(invocation, body, arena)
+
+
+def refusal_at_once(engine: EngineLink, scope: Any) -> HttpAnswer | None:
+    """The answer to an invocation that the engine has no room for: known with its head, whatever its body is."""
+    if scope["path"] != INVOCATIONS_PATH or scope["method"] != "POST" or (refusal := engine.refusal()) is None:
+        return None
+    return _refused(engine, refusal, uuid.uuid4().hex)
+
+
+def _refused(engine: EngineLink, error: Exception, request_id: str) -> HttpAnswer:
+    """The answer to a request that does not come to the engine."""
+    if not isinstance(error, ServingError):
+        log.exception("front_end_error", error, request_id=request_id)
+        error = Exhausted() if isinstance(error, OSError | MemoryError) else ServingError()
+    log.event("request", request_id=request_id, status=error.status, error=error.code)
+    engine.refused(error)
+    return HttpAnswer.of_error(error, request_id)

@@ -13,10 +13,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -26,8 +28,9 @@ from multigpu_inference import log, process
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import StartupError
 from multigpu_inference.frontend.http.app import make_app
-from multigpu_inference.frontend.http.connection import IDLE_LIMIT_S, Connection, telling
+from multigpu_inference.frontend.http.connection import IDLE_LIMIT_S, Connection, max_connections, telling
 from multigpu_inference.frontend.http.engine_link import EngineLink
+from multigpu_inference.frontend.http.invocations import refusal_at_once
 from multigpu_inference.frontend.request import ENGINE_GRACE_S
 from multigpu_inference.ipc import FrameStream
 from multigpu_inference.messages import HEARTBEAT_S, EngineReached, Heartbeat, Listening, StartFailed
@@ -49,7 +52,11 @@ async def serve(settings: Settings, supervisor: FrameStream, run_dir: Path) -> i
     engine = EngineLink(str(run_dir / ENGINE_SOCKET), ENGINE_GRACE_S)
     config = uvicorn.Config(
         make_app(engine, settings),
-        http=telling(engine.refused),
+        http=telling(
+            engine.refused,
+            max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            partial(refusal_at_once, engine),
+        ),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -39,7 +39,7 @@ def test_a_request_that_is_answered_is_not_cancelled_by_its_clients_end(front_en
 
 def test_a_full_engine_is_503_at_once_before_the_body_is_read(new_front_end: Callable[..., HttpFrontEnd]) -> None:
     server = new_front_end()
-    server.engine.health = Health("healthy", 1, 1, 3)
+    server.engine.health = Health("healthy", 1, 1, 3, retry_after_s=7)
     server.start().ready()
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(server.post, "test/hold", b"%d" % number) for number in range(3)]
@@ -47,12 +47,36 @@ def test_a_full_engine_is_503_at_once_before_the_body_is_read(new_front_end: Cal
         with RawConnection(server.port) as connection:
             refused = connection.ask(request(body=b"x", Expect="100-continue")[:-1])
             assert (refused.status, refused.json()["error"]) == (503, "overloaded")
-            assert (refused.headers["retry-after"], refused.json()["retry_after_s"]) == ("1", 1)
+            assert (refused.headers["retry-after"], refused.json()["retry_after_s"]) == ("7", 7)  # as the engine says
         assert server.ping() == 200
         server.engine.release()
         assert sorted(answer.result().content for answer in running) == [b"0", b"1", b"2"]
     assert server.post("test/echo", b"x").status_code == 200
     wait_until(lambda: [refusal.status for refusal in server.engine.refusals] == [503], 5)
+
+
+def test_a_connection_that_was_refused_serves_on_whatever_bodies_came(new_front_end: Callable[..., HttpFrontEnd]) -> None:
+    server = new_front_end()
+    server.engine.health = Health("healthy", 1, 1, 0)
+    server.start().ready()
+    with RawConnection(server.port) as connection:
+        for size in (0, 10, 1_000_000, 5):
+            assert connection.ask(request(body=b"x" * size)).status == 503
+        connection.send(*[request(body=b"x" * 100_000)] * 5)  # ahead of the answers
+        assert [connection.answer().status for _ in range(5)] == [503] * 5
+        server.engine.tell(Health("healthy", 1, 1, 10))
+        wait_until(lambda: connection.ask(request(body=b"good")).body == b"good", 5)
+
+
+def test_many_refusals_are_told_together(new_front_end: Callable[..., HttpFrontEnd]) -> None:
+    server = new_front_end()
+    server.engine.health = Health("healthy", 1, 1, 0)
+    server.start().ready()
+    with RawConnection(server.port) as connection:
+        for _ in range(100):
+            assert connection.ask(request(body=b"x" * 1000)).status == 503
+    wait_until(lambda: sum(refusal.count for refusal in server.engine.refusals) == 100, 5)
+    assert len(server.engine.refusals) < 50
 
 
 def test_a_client_that_leaves_frees_its_place(new_front_end: Callable[..., HttpFrontEnd]) -> None:

@@ -17,8 +17,7 @@ from matting.room import Reserve, Room, unbounded
 from matting.s3_location import S3Location
 from matting.save import Save
 from matting.settings import Settings
-from matting.watch import SecondsLeft, forever, refuse_if_late
-from multigpu_inference import Bulk, Fetched
+from multigpu_inference import Bulk, Fetched, fetch_url
 from multigpu_inference.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -28,6 +27,8 @@ from multigpu_inference.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from multigpu_inference.url_fetch.policy import UrlPolicy
+from multigpu_inference.url_fetch.watch import SecondsLeft, forever, refuse_if_late
 
 URL = "http://example.com/a.jpg"
 JSON, FORM = "application/json", "multipart/form-data"
@@ -39,13 +40,15 @@ def site(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stands in for the world: an address is its own content. What was asked of it, in order."""
     asked: list[str] = []
 
-    def download(url: str, *, seconds_left: SecondsLeft = forever, reserve: Reserve = unbounded) -> bytes:
+    def fetch_url(
+        url: str, *, accept: str, policy: UrlPolicy, seconds_left: SecondsLeft = forever, reserve: Reserve = unbounded
+    ) -> bytes:
         refuse_if_late(seconds_left)
         asked.append(url)
         reserve(len(url))
         return url.encode()
 
-    monkeypatch.setattr(fetch, "download", download)
+    monkeypatch.setattr(fetch, "fetch_url", fetch_url)
     return asked
 
 
@@ -88,6 +91,13 @@ def test_reads_from_s3(s3: Any) -> None:
 def test_reads_from_s3_only_where_the_operator_allows_it(url: str) -> None:
     with pytest.raises(BadRequest, match="a place in S3 that this endpoint does not read from"):
         one(json.dumps({"url": url}), settings=Settings(input_s3=(S3Location("photos", "in"),)))
+
+
+@pytest.mark.parametrize("url", ["http://example.com/", "s3://photos/in/a.jpg"])
+def test_where_urls_are_off_nothing_is_fetched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "fetch_url", fetch_url)
+    with pytest.raises(BadRequest, match="this endpoint fetches no URLs"):
+        one(json.dumps({"url": url}), settings=Settings(urls=UrlPolicy(enabled=False)))
 
 
 @pytest.mark.parametrize("url", ["s3://photos", "s3://photos/", "s3://Photos/a", "s3://photos/in/../a", "s3://photos/\ud800"])
@@ -220,12 +230,12 @@ def test_a_list_leaves_time_for_what_comes_after(monkeypatch: pytest.MonkeyPatch
     def seconds_left() -> float:
         return 1040.0 - clock[0]
 
-    def download(url: str, *, seconds_left: SecondsLeft, **_: Any) -> bytes:
+    def fetch_url(url: str, *, seconds_left: SecondsLeft, **_: Any) -> bytes:
         refuse_if_late(seconds_left)
         clock[0] += 5.0
         return url.encode()
 
-    monkeypatch.setattr(fetch, "download", download)
+    monkeypatch.setattr(fetch, "fetch_url", fetch_url)
     items = fetch_list([{"url": URL}] * 8, seconds_left)  # of 40 s 20 are for fetching
     assert [type(item) for item in items] == [Fetched] * 4 + [DeadlineExceeded] * 4
 
@@ -239,12 +249,12 @@ def test_a_single_photo_has_all_the_time_of_its_request(site: list[str]) -> None
 def test_an_items_unexpected_error_is_logged_and_its_own(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def download(url: str, **_: Any) -> bytes:
+    def fetch_url(url: str, **_: Any) -> bytes:
         if url.endswith("1"):
             raise KeyError("of ours")
         return url.encode()
 
-    monkeypatch.setattr(fetch, "download", download)
+    monkeypatch.setattr(fetch, "fetch_url", fetch_url)
     items = fetch_list([{"url": f"{URL}/{number}"} for number in range(3)])
     assert [type(item) for item in items] == [Fetched, ServingError, Fetched]
     assert (items[1].status, "of ours" in items[1].message) == (500, False)

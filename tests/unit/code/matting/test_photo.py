@@ -134,7 +134,7 @@ def test_where_nobody_calls_fetch_fn_json_is_read_here() -> None:
 
 def test_where_nobody_calls_fetch_fn_a_url_is_fetched_here(monkeypatch: pytest.MonkeyPatch) -> None:
     site = {"http://example.com/a.png": file_of(corners())}
-    monkeypatch.setattr(fetch, "download", lambda url, **_: site[url])
+    monkeypatch.setattr(fetch, "fetch_url", lambda url, **_: site[url])
     assert torch.equal(read(b'{"url": "http://example.com/a.png"}', "application/json").pixels, CORNERS)
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 import matting.s3
 from matting.s3 import get_object, put_object
@@ -53,6 +55,30 @@ def test_threads_share_one_client() -> None:
     with ThreadPoolExecutor(4) as threads:
         clients = list(threads.map(lambda _: matting.s3._client(), range(8)))
     assert len({id(client) for client in clients}) == 1
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        *("169.254.169.254", "127.1", "0x7f.1", "localhost", "metadata.google.internal", "evil.example.com", "a..b", "xn--a"),
+        *("evil--use1-az4--x-s3", "evil--x-s3", "evil.com--x-s3", "evil-s3alias", "evil--ol-s3", "evil.mrap"),
+        *("o0000000000000beta--op-s3", "test-accessp-o0b1d075431d83bebde8xz5w8ijx1qzlbp3i3ebeta0--op-s3"),
+    ],
+)
+def test_whatever_a_bucket_is_called_nobody_but_aws_is_asked(aws: pytest.MonkeyPatch, bucket: str) -> None:
+    """Names that look like hosts, and those whose endings AWS has a meaning for."""
+    aws.delenv("AWS_ENDPOINT_URL_S3")
+    hosts: list[str | None] = []
+
+    def note(request: Any, **_: Any) -> None:
+        hosts.append(urlsplit(request.url).hostname)
+        raise EndpointConnectionError(endpoint_url="")
+
+    aws.setattr(matting.s3, "_ATTEMPTS", 1)
+    matting.s3._client().meta.events.register("before-send.s3", note)
+    with pytest.raises((Unavailable, BadRequest)):
+        get_object(S3Location(bucket, "key"))
+    assert all(host is not None and host.endswith(".amazonaws.com") for host in hosts)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -258,6 +284,6 @@ def test_no_credentials(aws: pytest.MonkeyPatch) -> None:
         lambda: get_object(S3Location("photos", "a")),
         lambda: put_object(S3Location("photos", "a"), b"", "image/png"),
     ):
-        with pytest.raises(ServingError, match=": NoCredentialsError") as error:
+        with pytest.raises(ServingError, match=": the log has the reason under this request id") as error:
             call()
         assert error.value.status == 500

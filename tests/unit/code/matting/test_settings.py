@@ -8,6 +8,7 @@ from matting.s3_location import S3Location
 from matting.save import Save
 from matting.settings import Settings
 from multigpu_inference.errors import SettingsError
+from multigpu_inference.url_fetch.policy import UrlPolicy
 
 ONE_PLACE = "one s3://bucket or s3://bucket/prefix, the prefix of at most 700 bytes"
 CAN_BE_MADE = (
@@ -28,9 +29,11 @@ def test_everything_set() -> None:
         "MULTIGPU_OUTPUT_S3": "s3://results/mattes/",
         "MULTIGPU_INPUT_S3": "s3://photos s3://others/a",
         "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "application/json",
+        "MULTIGPU_URLS": "off",
     }
     photos = (S3Location("photos"), S3Location("others", "a"))
-    assert Settings.from_env(environ) == Settings(1000, 0, 3, S3Location("results", "mattes"), photos, "application/json")
+    urls = UrlPolicy(enabled=False)
+    assert Settings.from_env(environ) == Settings(1000, 0, 3, S3Location("results", "mattes"), photos, "application/json", urls)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -312,3 +313,34 @@ def test_misfit_is_one_line(
     with pytest.raises(CheckpointError, match=message) as error:
         load_trimap_network(tmp_path)
     one_line(error)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    torch.save(trimap_state, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.namelist():
+            packed.writestr(entry, plain.read(entry))
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(tmp_path / "packed.pth")
+    assert "compressed entries" in one_line(error)
+
+
+def test_a_checkpoint_whose_entries_lie_over_each_other_is_refused(tmp_path: Path, trimap_state: dict[str, Tensor]) -> None:
+    path = tmp_path / "twice.pth"
+    torch.save(trimap_state, path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.infolist().extend(file.infolist() * 2)  # the directory names the same bytes again
+        file.comment = b"written anew"
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(path)
+    assert "larger than the file" in one_line(error)
+
+
+def test_a_tensor_that_is_not_stored_in_full_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1, dtype=torch.float16).expand(1 << 40)}, tmp_path / "wide.pth")
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(tmp_path / "wide.pth")
+    assert "repeats its elements" in one_line(error)

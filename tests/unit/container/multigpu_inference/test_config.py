@@ -9,10 +9,12 @@ from multigpu_inference.config import (
     EngineSettings,
     FrontEndSettings,
     ModelSettings,
+    SecuritySettings,
     Settings,
     TelemetrySettings,
 )
 from multigpu_inference.errors import SettingsError, StartupError
+from multigpu_inference.url_fetch.policy import UrlPolicy
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -33,6 +35,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
             mps=False,
             preprocess="auto",
             preprocess_workers=None,
+            preprocess_timeout_s=20.0,
+            preprocess_memory_bytes=4 << 30,
             max_queue_size=None,
             request_timeout_s=55.0,
             startup_timeout_s=600.0,
@@ -44,6 +48,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ),
         acceleration=AccelerationSettings(dtype="float32", channels_last=None, cuda_graphs=False, compile=False),
         telemetry=TelemetrySettings(cloudwatch=False, endpoint_name="", otlp_endpoint=None),
+        security=SecuritySettings(user=None, aws_credentials=False),
+        urls=UrlPolicy(),
     )
 
 
@@ -62,6 +68,8 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_MPS": "1",
         "MULTIGPU_PREPROCESS": "pool",
         "MULTIGPU_PREPROCESS_WORKERS": "5",
+        "MULTIGPU_PREPROCESS_TIMEOUT_S": "1.5",
+        "MULTIGPU_PREPROCESS_MEMORY_MB": "0",
         "MULTIGPU_MAX_QUEUE_SIZE": "0",
         "MULTIGPU_REQUEST_TIMEOUT_S": "2.5",
         "MULTIGPU_STARTUP_TIMEOUT_S": "30",
@@ -77,15 +85,21 @@ def test_every_setting_can_be_given() -> None:
         "MULTIGPU_FRONT_END": "http",
         "MULTIGPU_MIN_REPLICAS": "2",
         "MULTIGPU_CLOUDWATCH": "1",
+        "MULTIGPU_URLS": "off",
+        "MULTIGPU_URL_HOSTS": "example.com",
         "MULTIGPU_ENDPOINT_NAME": "mattes",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "MULTIGPU_USER": "serving",
+        "MULTIGPU_AWS_CREDENTIALS": "1",
     }
     assert Settings.from_env(environ) == Settings(
         model=ModelSettings(Path("/srv/ml"), "serve_it.py", "image/png"),
         front_end=FrontEndSettings("http", 9000, 7, 6 * 1024 * 1024, "-Xmx1g"),
-        engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 0, 2.5, 30.0, 4, 1, 16, 1.5, True),
+        engine=EngineSettings("cuda", 3, 2, "same", True, "pool", 5, 1.5, 0, 0, 2.5, 30.0, 4, 1, 16, 1.5, True),
         acceleration=AccelerationSettings("bfloat16", False, True, True, True),
         telemetry=TelemetrySettings(True, "mattes", "http://collector:4318"),
+        security=SecuritySettings("serving", True),
+        urls=UrlPolicy(enabled=False, hosts=("example.com",)),
     )
 
 
@@ -113,11 +127,17 @@ def test_space_and_case_around_a_choice_do_not_matter() -> None:
         ("MULTIGPU_MAX_BATCH_SIZE", "0", "from 1 to 1024"),
         ("MULTIGPU_STREAMS_PER_STAGE", "0", "from 1 to 1024"),
         ("MULTIGPU_MAX_BATCH_DELAY_MS", "-1", "a number of milliseconds from 0 to 10000"),
+        ("MULTIGPU_PREPROCESS_TIMEOUT_S", "0", "a number of seconds from 0.1 to 3600"),
+        ("MULTIGPU_PREPROCESS_MEMORY_MB", "4 GB", "from 0 to 1048576"),
         ("MULTIGPU_DTYPE", "int8", "float32, float16, bfloat16"),
         ("MULTIGPU_COMPILE", "yes", "0 and 1"),
         ("MULTIGPU_FRONT_END", "nginx", "mms, http"),
         ("MULTIGPU_MIN_REPLICAS", "0", "from 1 to 256"),
         ("MULTIGPU_CLOUDWATCH", "yes", "auto, 0, 1"),
+        ("MULTIGPU_URL_PORTS", "any", "ports from 1 to 65535"),
+        ("MULTIGPU_AWS_CREDENTIALS", "true", "0 and 1"),
+        ("MULTIGPU_USER", "1000", "names of users, and root"),
+        ("MULTIGPU_USER", "two words", "names of users, and root"),
         ("MULTIGPU_NUM_REPLICAS", "0", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "257", "from 1 to 256"),
         ("MULTIGPU_NUM_REPLICAS", "-1", "from 1 to 256"),

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
 import pytest
 
 from multigpu_inference import errors
 from multigpu_inference.errors import (
+    MAX_RETRY_AFTER_S,
     BadRequest,
     ChosenStatus,
     ClientGone,
     DeadlineExceeded,
     Draining,
+    Exhausted,
     FunctionFailed,
+    KnownUnprocessable,
     NotAcceptable,
+    OutOfMemory,
     Overloaded,
     PayloadTooLarge,
     RequestTimeout,
@@ -23,6 +28,7 @@ from multigpu_inference.errors import (
     Unprocessable,
     UnsupportedMediaType,
     WorkerDied,
+    WorkerKilled,
     WorkerLost,
     from_name,
     from_status,
@@ -37,15 +43,19 @@ STATUS = {
     PayloadTooLarge: 413,
     UnsupportedMediaType: 415,
     Unprocessable: 422,
+    KnownUnprocessable: 422,
     ClientGone: 499,
     FunctionFailed: 500,
+    OutOfMemory: 500,
     ResponseTooLarge: 500,
     ServingError: 500,
     Unavailable: 503,
     Overloaded: 503,
+    Exhausted: 503,
     Draining: 503,
     WorkerDied: 503,
     WorkerLost: 503,
+    WorkerKilled: 503,
     UnknownStructure: 500,
     DeadlineExceeded: 504,
 }
@@ -59,8 +69,13 @@ def test_status(kind: type[ServingError], status: int) -> None:
 def test_every_error_has_a_code_of_its_own() -> None:
     defined = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ServingError)}
     assert defined == set(STATUS) | {ChosenStatus}
-    for_clients = defined - {ChosenStatus, WorkerLost, UnknownStructure}  # one takes its status's; two stay in the engine
+    # One takes its status's; the others stay in the engine.
+    for_clients = defined - {ChosenStatus, WorkerLost, WorkerKilled, UnknownStructure}
     assert len({kind.code for kind in for_clients}) == len(for_clients)
+
+
+def test_a_chosen_status_is_a_plain_number_which_may_be_sent() -> None:
+    assert type(ChosenStatus("x", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE).status) is int
 
 
 def test_without_a_text_it_has_its_own() -> None:
@@ -68,7 +83,23 @@ def test_without_a_text_it_has_its_own() -> None:
     assert BadRequest("").message == "the request cannot be read"
 
 
-@pytest.mark.parametrize(("given", "kept"), [("one\ntwo", "one"), ("x" * 1000, "x" * 400), ("\n", "")])
+def test_whatever_is_unavailable_says_when_to_come_again() -> None:
+    kinds = [kind for kind in STATUS if issubclass(kind, Unavailable)]
+    assert all(1 <= (kind().retry_after_s or 0) <= MAX_RETRY_AFTER_S for kind in kinds)
+    inside = {WorkerDied, WorkerLost, WorkerKilled}  # of which no client is told
+    assert {kind for kind, status in STATUS.items() if status == 503} - inside == set(kinds)
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\0", "é", "\N{GRINNING FACE}", "\ud800"])
+@pytest.mark.parametrize("cls", [ServingError, Overloaded])
+def test_a_body_is_short_and_ascii_whatever_its_text(cls: type[ServingError], character: str) -> None:
+    body = cls(character * 1000).body("0" * 40)
+    assert body.isascii()
+    assert len(body) <= 500
+    assert json.loads(body)["message"][:10] == character * 10
+
+
+@pytest.mark.parametrize(("given", "kept"), [("one\ntwo", "one"), ("x" * 1000, "x" * 340), ("\n", "")])
 def test_a_text_is_one_short_line(given: str, kept: str) -> None:
     assert BadRequest(given).message == kept
 
@@ -80,7 +111,9 @@ def test_an_answer_is_one_line_of_json() -> None:
     assert json.loads(body) == {"error": "bad_request", "message": 'no "picture"', "request_id": "r-1"}
 
 
-@pytest.mark.parametrize(("error", "seconds"), [(Overloaded(), 1), (Unavailable(), 5), (Draining(), 5)])
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(Overloaded(), 1), (Overloaded("", 42), 42), (Unavailable(), 5), (Draining(), 5)]
+)
 def test_an_answer_says_when_to_come_again(error: ServingError, seconds: int) -> None:
     assert json.loads(error.body("r-1"))["retry_after_s"] == seconds
 

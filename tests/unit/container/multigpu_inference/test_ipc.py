@@ -14,6 +14,7 @@ import pytest
 
 from multigpu_inference import ipc
 from multigpu_inference.ipc import FrameError, FrameSocket, FrameStream, Slice, size_of, socket_pair
+from multigpu_inference.messages import Failure, Invocation, Task
 
 MEGABYTES_5 = bytes(range(256)) * (5 * 4096)
 
@@ -357,3 +358,53 @@ def test_an_error_of_who_takes_frames_is_the_end() -> None:
         right.close()
 
     run(main())
+
+
+class _Bomb:
+    """Does something where it is unpickled."""
+
+    def __init__(self, make: Any, *arguments: Any) -> None:
+        self._reduced = make, arguments
+
+    def __reduce__(self) -> Any:
+        return self._reduced
+
+
+def _setting_an_attribute(cls: type) -> bytes:
+    """A pickle that takes a class, gives it an attribute, and goes on as if nothing had been."""
+    given = pickle.dumps((None, {"end": "changed"}), protocol=2)[2:-1]
+    return b"\x80\x02c" + f"{cls.__module__}\n{cls.__name__}\n".encode() + given + b"b0" + pickle.dumps(("m", []), 2)[2:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps((_Bomb(os.mkdir, "bombed"), [])),
+        pickle.dumps((_Bomb(eval, "__import__('os').mkdir('bombed')"), [])),
+        pickle.dumps((Path("bombed"), [])),
+        pickle.dumps((_Bomb(getattr, Slice, "__new__"), [])),
+        pickle.dumps((Failure, [])),  # a class itself
+        _setting_an_attribute(Slice),
+    ],
+    ids=["a function", "eval", "another class", "getattr", "a class", "an attribute"],
+)
+def test_nothing_but_messages_is_made_of_what_came(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    end = Slice.end
+    theirs, ours = socket_pair()
+    frames = FrameSocket(ours)
+    theirs.send(b"f" + content)
+    with contextlib.suppress(FrameError):
+        message, _ = frames.receive()
+        assert not isinstance(message, type)
+    assert list(tmp_path.iterdir()) == []
+    assert Slice.end is end
+    theirs.close()
+    frames.close()
+
+
+def test_every_message_arrives(pair: tuple[FrameSocket, FrameSocket]) -> None:
+    invocation = Invocation("id", "a/b", "", {"a": "b"}, 1.0, 2.0, {"c": "d"})
+    for message in (invocation, Task(1, ("input_fn",), invocation, frozenset({"[0]"})), Failure(1, "BadRequest", "text")):
+        pair[0].send(message, [Slice(1, 2)])
+        assert pair[1].receive() == (message, [Slice(1, 2)])

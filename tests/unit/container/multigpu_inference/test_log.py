@@ -91,3 +91,57 @@ def test_a_log_that_nobody_reads_fails_no_request(before: str) -> None:
 def environ() -> dict[str, str]:
     """With this process's import path, and standard output buffered as it is by default."""
     return {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+class StuckReader:
+    """One that takes nothing, and by whose clock each wait takes its time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.stuck = True
+        self.waits: list[int] = []
+
+    def has_room(self, wait_ms: int) -> bool:
+        self.waits.append(wait_ms)
+        self.now += wait_ms / 1e3 if self.stuck else 0
+        return not self.stuck
+
+
+def test_a_reader_that_is_stuck_is_waited_for_once_a_minute() -> None:
+    stuck = StuckReader()
+    reader = log.Reader(stuck.has_room, lambda: stuck.now)
+    assert [reader.takes() for _ in range(3)] == [False] * 3
+    assert stuck.waits == [0, 1000, 0, 0]
+    stuck.now += 61
+    assert not reader.takes()
+    assert stuck.waits[4:] == [0, 1000]
+    assert reader.lost() == 4
+
+
+def test_once_it_takes_lines_again_it_is_told_how_many_are_missing() -> None:
+    stuck = StuckReader()
+    reader = log.Reader(stuck.has_room, lambda: stuck.now)
+    assert not reader.takes()
+    stuck.stuck = False
+    assert reader.takes()
+    assert (reader.lost(), reader.lost()) == (1, 0)
+
+
+def test_a_full_pipe_costs_lines_and_says_so_later() -> None:
+    script = (
+        "import sys; from multigpu_inference import log; log._WAIT_S = 0.01\n"
+        "for i in range(400): log.event('x', text='y' * 3000)\n"
+        "sys.stderr.write('done\\n'); sys.stdin.readline(); log.event('last')\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, env=environ()) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"done\n"
+        data = os.read(process.stdout.fileno(), 1 << 20)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        events = [json.loads(line) for line in (data + process.stdout.read()).splitlines()]
+    assert [event["event"] for event in events[-2:]] == ["last", "log_lines_lost"]
+    assert events[-1]["count"] == 402 - len(events) > 300  # with the two just named, none is missing

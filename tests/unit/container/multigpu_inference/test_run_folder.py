@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multigpu_inference.errors import StartupError
 from multigpu_inference.run_folder import run_folder
 
 
@@ -56,6 +57,7 @@ def test_another_users_stays(tmp_path: Path) -> None:
     theirs.mkdir()
     (theirs / "lock").touch()
     os.chown(theirs, 12345, 12345)
+    os.chown(theirs / "lock", 12345, 12345)
     with run_folder(tmp_path):
         pass
     assert theirs.exists()
@@ -65,3 +67,31 @@ def test_the_systems_temporary_folder_is_the_default(tmp_path: Path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with run_folder() as folder:
         assert folder.parent == tmp_path
+
+
+def test_where_nothing_can_be_written_the_start_says_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StartupError, match=r"^there is no temporary folder to write to: No such file or directory$"),
+        run_folder(tmp_path / "none"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_an_abandoned_one_that_was_handed_over_is_removed(tmp_path: Path) -> None:
+    handed_over = tmp_path / "multigpu-ours"
+    handed_over.mkdir()
+    (handed_over / "lock").touch()
+    os.chown(handed_over, 12345, 12345)
+    with run_folder(tmp_path):
+        assert not handed_over.exists()
+
+
+def test_a_lock_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    trap = tmp_path / "multigpu-trap"
+    trap.mkdir()
+    (trap / "lock").symlink_to(elsewhere)
+    with run_folder(tmp_path):
+        assert trap.exists()

@@ -203,6 +203,8 @@ def test_a_script_may_extend_the_toolkits_handler(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_installed_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("sagemaker_pytorch_serving_container")]:
+        monkeypatch.delitem(sys.modules, name)
     (tmp_path / "sagemaker_pytorch_serving_container").mkdir()
     (tmp_path / "sagemaker_pytorch_serving_container" / "__init__.py").touch()
     monkeypatch.syspath_prepend(os.fspath(tmp_path))

@@ -25,7 +25,8 @@ from multigpu_inference.errors import (
     ServingError,
     UnsupportedMediaType,
 )
-from multigpu_inference.user_module import UserModule, as_body, as_serving_error, one_line, request_body
+from multigpu_inference.one_line import one_line
+from multigpu_inference.user_module import UserModule, as_body, as_serving_error, request_body
 
 FOUR = """
 def model_fn(model_dir): return model_dir

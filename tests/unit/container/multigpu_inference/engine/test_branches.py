@@ -226,7 +226,7 @@ def test_a_part_that_has_not_begun_when_another_failed_is_dropped() -> None:
         second = threads.submit(pipeline, 2)
         (runners,) = pipeline._runners.values()
         waiting = runners[0]._runners["held"]._queue  # type: ignore[attr-defined]
-        wait_until(lambda: len(waiting._waiting) == 1 and waiting._waiting[0].item.interest.lost(), PATIENCE_S)
+        wait_until(lambda: len(waiting._waiting) == 1 and waiting._waiting[0].item.interest.lost("stage_1"), PATIENCE_S)
         held.go_on.set()
         assert first.result(PATIENCE_S) == {"held": 1, "bad": 1}
         with pytest.raises(LookupError):

@@ -10,6 +10,7 @@ import pytest
 
 from multigpu_inference.arena import Arena
 from multigpu_inference.engine.bulk import BulkRequests
+from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import ClientGone, DeadlineExceeded, ServingError, WorkerDied
@@ -25,7 +26,7 @@ class Bulk:
     def __init__(self, answer: Answer, places: int = 4, max_bytes: int = 1_000_000) -> None:
         self.ended: list[tuple[str, str | None]] = []  # how each item did, in the order of their ends
         self.items: list[Request] = []
-        self._requests = BulkRequests(self._outcome, answer, places, max_bytes)
+        self._requests = BulkRequests(self._outcome, answer, PoisonList(), places, max_bytes)
 
     async def _outcome(self, item: Request, run: Callable[[], Awaitable[Blob]]) -> tuple[ServingError | None, Blob]:
         error: ServingError | None = None

@@ -74,6 +74,20 @@ def test_several_inputs_in_their_order() -> None:
     assert error.message == "no"
 
 
+def test_why_an_input_was_refused_goes_to_the_log_alone() -> None:
+    source = """def fetch_fn(body, content_type):
+    try:
+        raise BadRequest('no') from ValueError('10.0.0.1 is not global')
+    except BadRequest as error:
+        return Bulk([error])
+"""
+    result, _ = run(source)
+    assert result.fetched is not None
+    failure = result.fetched.items[0].failure
+    assert failure is not None
+    assert (failure.message, failure.detail) == ("no", "fetch_fn: BadRequest: no (ValueError: 10.0.0.1 is not global)")
+
+
 def test_one_that_cannot_be_read_may_be_returned_too() -> None:
     result, blobs = run("def fetch_fn(body, content_type): return NotAcceptable('no')")
     assert blobs == []

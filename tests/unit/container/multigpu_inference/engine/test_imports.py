@@ -113,8 +113,11 @@ def test_a_public_name_is_there_and_is_called_so(name: str) -> None:
 
 
 def test_public_names_are_these() -> None:
-    classes = {"Branch", "Branches", "Bulk", "Exportable", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Size", "Stage"}
-    assert set(multigpu_inference.__all__) == classes | {"accelerate", "load_network", "plan_placement"}
+    of_scripts = {
+        *("Branch", "Branches", "Bulk", "Exportable", "Fetched", "LocalPool", "Pipeline", "ReplicaSet", "Size", "Stage"),
+        *("accelerate", "fetch_url", "load_network", "plan_placement"),
+    }
+    assert set(multigpu_inference.__all__) == of_scripts
 
 
 def test_what_is_not_public_is_an_attribute_error() -> None:
@@ -133,7 +136,7 @@ def test_there_is_something_to_look_at() -> None:
 
 @pytest.mark.parametrize("name", FRONT_END)
 def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> None:
-    shared = ("arena", "errors", "messages", "ipc", "config", "log", "process", "run_folder")
+    shared = ("arena", "errors", "messages", "ipc", "config", "log", "proc_stat", "process", "run_folder")
     allowed = {PACKAGE, *(f"{PACKAGE}.{module}" for module in shared)}
     assert within(imports(name), PACKAGE) <= allowed | set(FRONT_END)
 

@@ -38,6 +38,18 @@ def test_interest_is_lost_at_the_deadline() -> None:
     assert Interest(time.monotonic() + 60).lost() is None
 
 
+def test_what_is_not_begun_because_of_it_stands_in_the_error() -> None:
+    lost = Interest(time.monotonic() - 0.001).lost("output_fn")
+    assert lost is not None
+    assert lost.spared == "output_fn"
+
+
+def test_a_task_that_the_engine_has_withdrawn_at_its_deadline_is_late_and_its_client_is_still_there() -> None:
+    page = Withdrawals.create(1)
+    page.mark(0, withdrawn=True)
+    assert isinstance(Interest(time.monotonic() - 0.001, page, 0).lost(), DeadlineExceeded)
+
+
 def test_it_is_held_within_the_block_only() -> None:
     somebody = Interest(FOR_EVER)
     assert interest.current() is None

@@ -20,7 +20,7 @@ from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.trial import run_trial
 from multigpu_inference.engine.worker_process import Reply
-from multigpu_inference.errors import BadRequest
+from multigpu_inference.errors import BadRequest, OutOfMemory, PayloadTooLarge, ServingError, WorkerDied, WorkerKilled
 from multigpu_inference.ipc import Buffer
 from multigpu_inference.messages import INPUT_FN, OUTPUT_FN, PREDICT_FN, STOCK_ORDER, TRANSFORM_FN, Invocation, ScriptInfo, Task
 from multigpu_inference.user_module import UserModule
@@ -51,6 +51,7 @@ class Workers:
         script = UserModule(module)
         model = script.call("model_fn", Context(), "/m") if with_model else None
         self.tasks: list[Task] = []
+        self.fails: dict[str, ServingError] = {}  # by the first function of a task
         self._name = name
         self._is_replica = with_model
         self._runner = ScriptRunner(script, Context(), model, device)
@@ -58,6 +59,8 @@ class Workers:
     async def run(self, task: Task, blobs: Sequence[Any], arena: RequestArena, **how: bool) -> Reply:
         await asyncio.sleep(0)  # as a worker would, let others go on
         self.tasks.append(task)
+        if task.steps[0] in self.fails:
+            raise self.fails[task.steps[0]]
         given: list[Buffer] = [bytearray(arena.memory.read(blob)) for blob in blobs]
         result, out = run_trial(self._runner, task, given) if task.trial and self._is_replica else self._runner.run(task, given)
         return Reply(result, [bytes(blob) for blob in out], self._name)
@@ -80,9 +83,10 @@ class Service:
         self.places = FunctionPlaces(preprocess, script or ScriptInfo(functions=FUNCTIONS))
         self.finder = PlaceFinder(self.places, cast(ProcessPool, self.pool), cast(Replicas, self.replicas))
 
-    async def answer(self, body: bytes = b"2", limit_s: float = 60.0) -> tuple[bytes, str]:
+    async def answer(self, body: bytes = b"2", limit_s: float = 60.0, *, alone: bool = False) -> tuple[bytes, str]:
         now = time.monotonic()
         request = Request(Invocation("r-1", "text/csv", "a/b", {}, now, now + limit_s), body, RequestArena(Arena.create()))
+        request.alone = alone
         async with asyncio.timeout_at(request.invocation.deadline):
             answer = await self.finder.answer(request)
             return request.arena.memory.read(answer), request.content_type
@@ -218,6 +222,40 @@ def test_a_bad_first_request_gets_its_error_and_the_next_one_finds_out() -> None
         assert service.places.unknown
         assert await service.answer() == (b"20.0", "text/plain")
         assert service.steps() == POOL
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [PayloadTooLarge(), OutOfMemory(), WorkerDied(), WorkerKilled()])
+@pytest.mark.parametrize("function", [INPUT_FN, OUTPUT_FN])
+def test_what_says_nothing_of_a_function_decides_nothing(error: ServingError, function: str) -> None:
+    async def main() -> None:
+        service = Service()
+        service.pool.fails[function] = error
+        with pytest.raises(type(error)):
+            await service.answer()
+        assert service.places.unknown
+        del service.pool.fails[function]
+        await service.answer()
+        assert service.steps() == POOL
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("died", "steps"), [(WorkerDied(), ((), (INPUT_FN, PREDICT_FN), (OUTPUT_FN,))), (WorkerKilled(), None)]
+)
+def test_a_function_that_ends_its_process_a_second_time_stays_unless_that_came_from_outside(
+    died: WorkerDied, steps: tuple[tuple[str, ...], ...] | None
+) -> None:
+    async def main() -> None:
+        service = Service()
+        service.pool.fails[INPUT_FN] = died
+        try:
+            await service.answer(alone=True)
+        except WorkerKilled:
+            assert service.places.unknown
+        assert (None if service.places.unknown else service.steps()) == steps
 
     asyncio.run(main())
 

@@ -404,6 +404,49 @@ def test_who_gives_up_being_alone_leaves_the_worker_to_others() -> None:
     run(main())
 
 
+def test_who_is_to_be_alone_does_not_come_where_it_failed_before() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2)
+        for worker in workers:
+            worker.reserve()
+        alone = asyncio.create_task(scheduler.reserve(alone=True, avoid=0))
+        await settled()
+        workers[0].release()
+        await settled()
+        assert not alone.done()
+        assert (await scheduler.reserve()).name == "0"  # others do
+        workers[1].release()
+        assert (await alone).name == "1"
+
+    run(main())
+
+
+def test_unless_there_is_no_other() -> None:
+    async def main() -> None:
+        scheduler, workers = scheduler_of(2)
+        workers[1].alive = False
+        assert (await scheduler.reserve(alone=True, avoid=0)).name == "0"
+
+    run(main())
+
+
+def test_a_worker_that_is_limited_holds_no_more() -> None:
+    async def main() -> None:
+        limits = {0: 0, 1: 1}
+        scheduler = Scheduler(3, 2, refuse_when_none=True, limit=lambda slot: limits.get(slot, 2))
+        scheduler.workers[:] = cast(Any, [FakeWorker(scheduler, str(slot)) for slot in range(3)])
+        assert [(await scheduler.reserve()).name for _ in range(3)] == ["1", "2", "2"]
+        waits, alone = await waiting(scheduler), await waiting(scheduler, alone=True)
+        assert not waits.done()
+        assert not alone.done()  # the empty one is out
+        limits[0] = 1
+        scheduler.changed()
+        assert (await alone).name == "0"
+        waits.cancel()
+
+    run(main())
+
+
 @pytest.mark.parametrize("take_turns", [True, False])
 @pytest.mark.parametrize("seed", range(5))
 def test_no_task_waits_while_a_worker_has_room(seed: int, take_turns: bool) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import time
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -209,9 +211,30 @@ def test_an_answer_that_is_none_fails_the_request_and_only_the_log_says_why() ->
 def test_for_a_request_whose_time_is_over_nothing_is_run() -> None:
     ran: list[str] = []
     made = runner("def predict_fn(data, model): model.append(data)", model=ran)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as late:
         made.run(task(PREDICT_FN, deadline=time.monotonic() - 1), codec.encode("x"))
+    assert late.value.spared == PREDICT_FN
     assert ran == []
+
+
+def test_for_a_request_whose_time_is_over_nothing_is_decoded() -> None:
+    with pytest.raises(DeadlineExceeded):  # and not what a broken pickle raises
+        runner().run(task(PREDICT_FN, deadline=time.monotonic() - 1), [b"no pickle"])
+
+
+def test_what_nobody_waits_for_any_more_is_not_handed_on() -> None:
+    deadline = time.monotonic() + 0.02
+    text = f"""
+import time
+class Heavy:
+    def __reduce__(self): raise AssertionError("it was encoded")
+def predict_fn(data, model):
+    while time.monotonic() <= {deadline!r}: pass
+    return Heavy()
+"""
+    with pytest.raises(DeadlineExceeded) as late:
+        runner(text).run(task(PREDICT_FN, deadline=deadline), codec.encode("x"))
+    assert late.value.spared == OUTPUT_FN
 
 
 def test_the_time_is_looked_at_before_every_step() -> None:
@@ -226,3 +249,16 @@ def predict_fn(data, model): model.append("ran")
     with pytest.raises(DeadlineExceeded):
         runner(f"DEADLINE = {deadline!r}\n{text}", model=ran).run(task(*STOCK_ORDER, deadline=deadline), [b"1"])
     assert ran == []
+
+
+def test_what_is_dropped_behind_a_function_keeps_nothing_of_the_request() -> None:
+    text = "import time\ndef predict_fn(data, model): time.sleep(0.03); return MADE.append(torch.zeros(9)) or MADE[0]\n"
+    made = runner(f"MADE = []\n{text}")
+    gc.disable()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            run_with(made, task(PREDICT_FN, deadline=time.monotonic() + 0.02), 1)
+        kept = weakref.ref(made._script._module.MADE.pop())
+        assert kept() is None
+    finally:
+        gc.enable()

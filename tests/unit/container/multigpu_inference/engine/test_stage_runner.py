@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from multigpu_inference.engine.interest import Interest
 from multigpu_inference.engine.job import Job
-from multigpu_inference.engine.stage_runner import StageRunner, is_out_of_memory
+from multigpu_inference.engine.stage_runner import StageRunner
+from multigpu_inference.errors import DeadlineExceeded
 from support import wait_until
 from unit.container.multigpu_inference.engine.waiting import waits_in
 
@@ -86,6 +89,19 @@ def test_items_that_come_together_are_one_batch() -> None:
     stage = BatchStage(lambda items: [item * 10 for item in items])
     assert run(stage, [1, 2, 3]) == [10, 20, 30]
     assert stage.batches == [[1, 2, 3]]
+
+
+def test_an_item_that_nobody_waits_for_takes_no_place_in_a_batch() -> None:
+    stage = BatchStage(list)
+    runner = StageRunner(stage, 2, 8, 0.0, None)
+    late, wanted = Job("late", Interest(time.monotonic() - 1)), Job("wanted", Interest(time.monotonic() + 60))
+    runner.hand([late, wanted])
+    runner.start()
+    with pytest.raises(DeadlineExceeded) as dropped:
+        late.result()
+    assert wanted.result() == "wanted"
+    assert (stage.batches, dropped.value.spared) == ([["wanted"]], "stage_2")
+    runner.close()
 
 
 def test_a_batch_has_at_most_as_many_as_the_limit() -> None:
@@ -193,21 +209,6 @@ def test_a_ceiling_is_logged_once(capfd: pytest.CaptureFixture[str]) -> None:
     run(BatchStage(fit(2)), [1, 2, 3, 4], [5, 6, 7, 8])
     (line,) = [json.loads(text) for text in capfd.readouterr().out.splitlines()]
     assert (line["event"], line["stage"], line["device"], line["max_batch_size"]) == ("batch_ceiling", 1, "cpu", 2)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (OutOfMemoryError(), True),
-        (torch.OutOfMemoryError(), True),
-        (MemoryError(), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
-        (RuntimeError("CUDA error: device-side assert triggered"), False),
-        (ValueError("can't allocate memory"), False),
-    ],
-)
-def test_out_of_memory_is_known_by_name(error: BaseException, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
 
 
 def test_a_failed_attempt_is_gone_before_the_next() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +17,11 @@ from multigpu_inference import arena as arenas
 from multigpu_inference import errors
 from multigpu_inference.arena import INLINE_BYTES, Arena, end_of
 from multigpu_inference.engine import codec, worker
+from multigpu_inference.engine.death import BROKEN, DEVICE_LOST
 from multigpu_inference.errors import BadRequest, FunctionFailed, ModelError, ServingError
 from multigpu_inference.ipc import Buffer, FrameSocket, Slice, socket_pair
 from multigpu_inference.messages import ArenaClosed, ArenaOpened, Failure, Invocation, Result, StartFailed, Task, WorkerReady
-from support import wait_until
+from support import files_up_to, wait_until
 
 LARGE = os.urandom(INLINE_BYTES + 1)
 Answered = tuple[Result, list[Buffer]]
@@ -215,6 +217,17 @@ def test_an_answer_that_no_arena_holds_is_a_failure(monkeypatch: pytest.MonkeyPa
         assert "what predict_fn returned: 2097152 bytes" in failed.detail
 
 
+def test_an_answer_that_there_is_no_memory_for_can_be_asked_for_again() -> None:
+    with serving(lambda given, blobs: (Result(given.task_id), [LARGE])) as engine:
+        with_arena(engine)
+        with files_up_to(1000):
+            engine.send(in_arena())
+            failed, _ = engine.receive()
+        assert (failed.error().status, failed.error().code) == (503, "exhausted")
+        engine.send(in_arena())
+        assert isinstance(engine.receive()[0], Result)
+
+
 def test_an_arena_that_is_closed_leaves_nothing_open() -> None:
     with serving(lambda given, blobs: (Result(given.task_id), list(blobs))) as engine:
         before = psutil.Process().num_fds()
@@ -241,7 +254,7 @@ def test_a_connection_that_is_broken_ends_the_process_which_would_fail_requests_
     with serving(lambda given, blobs: (Result(given.task_id), []), concurrency=2, left=left) as engine:
         engine._sock.send(b"no frame")
         wait_until(lambda: left, 10)
-    assert left[0] == worker.BROKEN
+    assert left[0] == BROKEN
 
 
 def test_where_a_fault_of_ours_comes_between_the_arena_is_not_used_again() -> None:
@@ -296,5 +309,55 @@ def test_a_lost_device_ends_the_process_without_an_answer(capfd: pytest.CaptureF
     with serving(failing(failed), left=left) as engine:
         engine.send(task())
         wait_until(lambda: left, 10)
-    assert left[0] == worker.DEVICE_LOST
+    assert left[0] == DEVICE_LOST
     assert '"device_lost"' in capfd.readouterr().out
+
+
+def test_a_device_that_is_lost_between_two_functions_ends_the_process_too(capfd: pytest.CaptureFixture[str]) -> None:
+    left = list[int]()
+    with serving(failing(RuntimeError("CUDA error: misaligned address")), left=left) as engine:
+        engine.send(task())
+        wait_until(lambda: left, 10)
+    assert left[0] == DEVICE_LOST
+    assert '"device_lost"' in capfd.readouterr().out
+
+
+def caused_by(cause: BaseException, error: ServingError) -> ServingError:
+    error.__cause__ = cause
+    return error
+
+
+def test_a_function_that_ran_out_of_memory_is_told_apart_and_the_worker_lives() -> None:
+    failed = caused_by(MemoryError(), FunctionFailed("predict_fn failed"))
+    failed.detail = "predict_fn: MemoryError"
+    with serving(failing(failed)) as engine:
+        for number in range(2):
+            engine.send(task(number))
+            assert engine.receive()[0] == Failure(number, "OutOfMemory", "", "predict_fn: MemoryError")
+
+
+def test_memory_between_two_functions_too() -> None:
+    told = failure(MemoryError())
+    assert (told.kind, told.keeps_arena) == ("OutOfMemory", True)
+
+
+def test_what_a_script_answers_where_it_runs_out_of_memory_is_its_answer() -> None:
+    assert failure(caused_by(MemoryError(), BadRequest("too large for me"))).kind == "BadRequest"
+
+
+def test_what_ran_out_of_memory_is_gone_before_it_is_told() -> None:
+    class Large:
+        """What the function had allocated, in a cycle."""
+
+    kept: list[weakref.ref[Large]] = []
+
+    def run(given: Task, blobs: Sequence[Buffer]) -> Answered:
+        large = Large()
+        large.itself = large  # type: ignore[attr-defined]
+        kept.append(weakref.ref(large))
+        raise caused_by(MemoryError(), FunctionFailed())
+
+    with serving(run) as engine:
+        engine.send(task())
+        engine.receive()
+        assert kept[0]() is None

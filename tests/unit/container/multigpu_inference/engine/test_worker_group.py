@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from multigpu_inference.child_process import Command
-from multigpu_inference.engine import worker_group
+from multigpu_inference.engine import slot_record, worker_group
 from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Reply, WorkerProcess
 from multigpu_inference.errors import StartupError, Unavailable, WorkerDied
@@ -101,7 +101,7 @@ def test_workers_take_turns(model: Path) -> None:
 def test_a_task_whose_worker_is_killed_while_it_works_on_it_fails(model: Path) -> None:
     async def use(group: WorkerGroup) -> None:
         with pytest.raises(WorkerDied):
-            await ask(group, kill=True)
+            await ask(group, crash=True)
         await ask(group)
 
     with_group(group_of(model, 2), use)
@@ -172,7 +172,7 @@ def test_a_group_that_waits_answers_when_a_worker_is_back(model: Path) -> None:
 def test_a_slot_whose_workers_do_not_start_is_given_up_and_the_last_one_is_a_loss(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_group, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(slot_record, "LONGEST_PAUSE_S", 0.01)
 
     async def use(group: WorkerGroup) -> None:
         (model / "model" / "code" / "inference.py").write_text("raise RuntimeError")
@@ -207,3 +207,16 @@ def test_a_worker_that_cannot_be_prepared_stops_the_start(model: Path) -> None:
 
     with pytest.raises(StartupError, match="not this one"):
         with_group(group_of(model, 2, prepare=prepare), use)
+
+
+def test_a_spare_that_dies_while_it_waits_is_replaced(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_group, "_SPARE_PAUSE_S", 0.01)
+
+    async def use(group: WorkerGroup) -> None:
+        await until(lambda: group.spares == 1)
+        (spare,) = (child.pid for child in children_with("engine.pool_worker") if child.pid != pid_of(group, 0))
+        os.kill(spare, signal.SIGKILL)
+        await until(lambda: group.spares == 1 and len(children_with("engine.pool_worker")) == 2)
+        assert spare not in {child.pid for child in children_with("engine.pool_worker")}
+
+    with_group(group_of(model, 1, keep_spare=True), use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -16,9 +17,11 @@ import psutil
 import pytest
 
 from multigpu_inference.child_process import Command
-from multigpu_inference.engine.worker import DEVICE_LOST
-from multigpu_inference.engine.worker_process import Patience, Place, Reply, WorkerProcess
-from multigpu_inference.errors import BadRequest, FunctionFailed, StartupError, WorkerDied, WorkerLost
+from multigpu_inference.engine import worker_process
+from multigpu_inference.engine.death import DEVICE_LOST, Cause, OomKills
+from multigpu_inference.engine.patience import Patience
+from multigpu_inference.engine.worker_process import Place, Reply, WorkerProcess
+from multigpu_inference.errors import BadRequest, FunctionFailed, StartupError, WorkerDied, WorkerKilled, WorkerLost
 from multigpu_inference.messages import FETCH_FN, INPUT_FN, Invocation, Task
 from support import children_with, wait_until
 
@@ -93,7 +96,7 @@ def test_every_task_of_a_killed_worker_is_told_once(command: Command) -> None:
         return answers
 
     # It worked on the first; the others only waited.
-    assert [type(answer) for answer in with_worker(command, use)] == [WorkerDied, WorkerLost, WorkerLost]
+    assert [type(answer) for answer in with_worker(command, use)] == [WorkerKilled, WorkerLost, WorkerLost]
 
 
 def test_a_dead_worker_takes_no_task(command: Command) -> None:
@@ -132,23 +135,149 @@ def test_a_task_that_is_given_up_while_it_waits_in_the_worker_is_never_run(comma
         given_up = asyncio.create_task(ask(worker, tell=str(told)))
         await asyncio.sleep(0)
         given_up.cancel()
+        spared: list[tuple[str, str]] = []
+        worker.on_spared = lambda reason, before: spared.append((reason, before))
         await first
         await ask(worker)  # behind the one that was given up
         assert not list(told.iterdir())
+        assert spared == [("client_gone", INPUT_FN)]
         await ask(worker, tell=str(told))  # nothing of it is left for who has its place next
         assert list(told.iterdir())
 
     with_worker(command, use)
 
 
-def test_a_hung_worker_is_killed(command: Command) -> None:
+@pytest.mark.parametrize("hangs", [{"sleep_s": 3600}, {"spin": True}])
+def test_a_hung_worker_is_killed(command: Command, hangs: dict[str, Any]) -> None:
     async def use(worker: WorkerProcess) -> None:
         await ask(worker)
-        with pytest.raises(WorkerDied):
-            await ask(worker, sleep_s=3600)
+        with pytest.raises(WorkerDied) as error:
+            await ask(worker, **hangs)
+        assert not isinstance(error.value, WorkerKilled)
         assert await worker.wait_closed() == -signal.SIGKILL
+        assert worker.cause is Cause.HUNG
 
     with_worker(command, use, Patience(first_task_s=60, task_s=0.2))
+
+
+def test_a_fresh_worker_that_hangs_is_killed_once_it_is_known_what_a_first_task_takes(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        with pytest.raises(WorkerDied):
+            await ask(worker, sleep_s=3600)
+        assert worker.cause is Cause.HUNG
+
+    with_worker(command, use, Patience(first_task_s=60, task_s=0.2, slowest_first_s=0.1))
+
+
+def test_an_answer_that_is_an_error_is_no_measure_of_a_first_task(command: Command) -> None:
+    patience = Patience(first_task_s=60, task_s=0.2)
+
+    async def use(worker: WorkerProcess) -> None:
+        with pytest.raises(BadRequest):
+            await ask(worker, status=400)
+        assert patience.slowest_first_s is None
+        await ask(worker, sleep_s=0.5)
+        assert patience.slowest_first_s is not None
+        assert patience.slowest_first_s >= 0.5
+
+    with_worker(command, use, patience)
+
+
+def test_a_worker_that_crashes_may_have_done_so_by_its_task(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        with pytest.raises(WorkerDied) as error:
+            await ask(worker, crash=True)
+        assert not isinstance(error.value, WorkerKilled)
+        assert await worker.wait_closed() == -signal.SIGSEGV
+        assert worker.cause is Cause.INSIDE
+
+    with_worker(command, use)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_ended_from_outside_was_not_ended_by_its_task(command: Command, sent: signal.Signals) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        task = asyncio.create_task(ask(worker, sleep_s=30))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, sent)
+        with pytest.raises(WorkerKilled):
+            await task
+        assert worker.cause is Cause.OUTSIDE
+
+    with_worker(command, use)
+
+
+def test_a_worker_that_is_killed_while_the_kernel_runs_out_of_memory_may_be_the_reason(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = 0
+    monkeypatch.setattr(worker_process, "_oom_kills", OomKills(lambda: kills))
+
+    async def use(worker: WorkerProcess) -> None:
+        nonlocal kills
+        task = asyncio.create_task(ask(worker, sleep_s=30))
+        await asyncio.sleep(0)
+        kills += 1
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied) as error:
+            await task
+        assert not isinstance(error.value, WorkerKilled)
+        assert worker.cause is Cause.OUT_OF_MEMORY
+
+    with_worker(command, use)
+
+
+def test_a_worker_that_is_stopped_is_ended_and_its_task_is_not_to_blame(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "_LOOK_AGAIN_S", 0.1)
+
+    async def use(worker: WorkerProcess) -> None:
+        task = asyncio.create_task(ask(worker, sleep_s=30))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGSTOP)
+        async with asyncio.timeout(3):
+            with pytest.raises(WorkerKilled):
+                await task
+
+    with_worker(command, use)
+
+
+def test_one_that_is_stopped_is_not_taken_for_hung(command: Command) -> None:
+    async def use(worker: WorkerProcess) -> None:
+        await ask(worker)
+        task = asyncio.create_task(ask(worker, sleep_s=30))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerKilled):
+            await task
+
+    with_worker(command, use, Patience(first_task_s=60, task_s=0.2))
+
+
+def test_a_worker_that_is_stopped_for_a_moment_goes_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.cycle([True, False])
+    monkeypatch.setattr(worker_process, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(worker_process, "is_stopped", lambda pid: next(looks))
+
+    async def use(worker: WorkerProcess) -> Reply:
+        return await ask(worker, sleep_s=0.2)
+
+    assert with_worker(command, use).blobs
+
+
+def test_a_worker_that_closes_its_socket_and_goes_on_is_ended(tmp_path: Path) -> None:
+    script = (
+        (SERVICES / "commands.py").read_text().replace("os._exit(command", "os.closerange(3, 100), time.sleep(60), (command")
+    )
+
+    async def use(worker: WorkerProcess) -> None:
+        async with asyncio.timeout(3):
+            with pytest.raises(WorkerDied) as error:
+                await ask(worker, leave=3)
+        assert not isinstance(error.value, WorkerKilled)
+
+    with_worker(pool_worker(tmp_path, script), use)
 
 
 def fetch_worker(folder: Path) -> Command:
@@ -244,6 +373,7 @@ def test_a_worker_that_ends_by_itself_keeps_its_own_exit_code(command: Command) 
         with pytest.raises(WorkerDied):
             await ask(worker, leave=3)
         assert await worker.wait_closed() == 3
+        assert worker.cause is Cause.INSIDE
 
     with_worker(command, use)
 

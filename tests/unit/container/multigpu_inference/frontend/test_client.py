@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from multigpu_inference.arena import INLINE_BYTES, Arena, end_of
-from multigpu_inference.errors import DeadlineExceeded, Unavailable
+from multigpu_inference.errors import DeadlineExceeded, Exhausted, Unavailable
 from multigpu_inference.frontend.client import EngineClient
 from multigpu_inference.ipc import FrameSocket
 from multigpu_inference.messages import Answer, ArenaOpened, Invocation
-from support import wait_until
+from support import files_up_to, wait_until
 
 LARGE = bytes(range(256)) * 1000
 
@@ -217,6 +217,18 @@ def test_a_large_body_is_received_where_the_engine_reads_it(engine: Callable[...
         other[:] = LARGE[::-1]
         assert client.invoke(_invocation(), body)[1] == LARGE
         client.forget_body()
+
+
+def test_a_body_that_there_is_no_memory_for_is_taken_in_and_refused(
+    engine: Callable[..., Engine], client: EngineClient
+) -> None:
+    engine(_echo)
+    with files_up_to(1000):
+        body = client.body_buffer(len(LARGE))
+        assert len(body) == len(LARGE)
+        with pytest.raises(Exhausted):
+            client.invoke(_invocation(), body)
+    assert client.invoke(_invocation(), LARGE)[1] == LARGE
 
 
 def test_a_body_in_an_arena_survives_the_connection(engine: Callable[..., Engine], client: EngineClient) -> None:

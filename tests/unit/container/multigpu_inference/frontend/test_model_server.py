@@ -11,7 +11,7 @@ import multigpu_inference
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import StartupError
 from multigpu_inference.frontend import request
-from multigpu_inference.frontend.model_server import ModelServer, check, environment, prepare
+from multigpu_inference.frontend.model_server import ModelServer, StoppedProcesses, check, environment, prepare
 
 CONTAINER = str(Path(multigpu_inference.__file__).parents[1])
 RUN_DIR = Path("/run/x")
@@ -77,3 +77,12 @@ def test_what_an_unclean_stop_left_is_removed(tmp_path: Path) -> None:
 
 def test_there_are_never_more_workers_than_the_backlog_takes() -> None:
     assert ModelServer(RUN_DIR, Settings.from_env({}), 500)._workers == 120
+
+
+def test_a_process_is_stopped_when_two_looks_in_a_row_find_it_so() -> None:
+    now: set[int] = set()
+    stopped = StoppedProcesses(lambda pid: pid in now, looks=2)
+    found = []
+    for now in ({1}, {2}, {1}, {1, 2}, {1, 2}, {1, 2}):  # noqa: B007 the lambda reads it
+        found.append(stopped.look([1, 2]))
+    assert found == [[], [], [], [1], [2], []]

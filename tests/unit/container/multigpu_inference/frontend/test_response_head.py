@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 
 from multigpu_inference.frontend.response_head import BLOCK_LENGTH, ResponseHead
@@ -21,6 +23,14 @@ def test_every_block_has_one_length(
     assert _length(head) == BLOCK_LENGTH
     assert len(head.attributes) <= 1024
     assert head.content_type == content_type
+
+
+@pytest.mark.parametrize("status", [200, *(status.value for status in HTTPStatus if status >= 400)])
+def test_a_phrase_is_a_short_line_of_ascii(status: int) -> None:
+    reason = ResponseHead.build(status, "a/b", "id").reason
+    assert reason.isascii()
+    assert reason.isprintable()
+    assert 0 < len(reason) <= 40
 
 
 def test_attributes_keep_their_order_and_begin_with_the_request_id() -> None:

@@ -20,6 +20,7 @@ def text(counted: Statistics | None = None, now: Snapshot | None = None) -> str:
     counted.finished(finished())
     counted.batch("0", "stage_1_ms", 0.25, 4)
     counted.refused(503, "overloaded")
+    counted.spared_before("deadline_exceeded", "output_fn")
     memory = {"engine": ProcessMemory(100, 40)}
     device_seconds = {"cuda:0": {"busy": 3.0, "no_traffic": 1.5}}
     return exposition(Observed(50.0, counted, now or snapshot(), device_seconds, (GPU,), memory)).decode()
@@ -57,6 +58,7 @@ def test_no_sample_is_there_twice() -> None:
         ('multigpu_requests_total{error="",status="200"}', 1),
         ('multigpu_requests_total{error="overloaded",status="503"}', 1),
         ('multigpu_refused_total{by="front_end",reason="overloaded"}', 1),
+        ('multigpu_spared_total{before="output_fn",reason="deadline_exceeded"}', 1),
         ("multigpu_request_seconds_count", 1),
         ("multigpu_request_seconds_sum", 1.0),
         ('multigpu_request_seconds_bucket{le="0.75"}', 0),

@@ -40,6 +40,27 @@ def test_what_the_front_end_refuses_counts_as_a_request_too() -> None:
     assert statistics.request_seconds.count == 0
 
 
+def test_what_the_front_end_has_refused_meanwhile_is_counted_together() -> None:
+    statistics = Statistics()
+    statistics.refused(503, "overloaded", 7)
+    assert (statistics.num_requests, statistics.num_refusals) == (7, 7)
+
+
+def test_what_was_not_begun_is_counted_by_why_and_what() -> None:
+    statistics = Statistics()
+    for reason in ("deadline_exceeded", "client_gone", "client_gone"):
+        statistics.spared_before(reason, "stage_1")
+    assert statistics.spared == {("deadline_exceeded", "stage_1"): 1, ("client_gone", "stage_1"): 2}
+
+
+def test_names_that_user_code_may_have_made_up_do_not_pile_up() -> None:
+    statistics = Statistics()
+    for number in range(1000):
+        statistics.spared_before("client_gone", f"made-up-{number}")
+    assert len(statistics.spared) < 100
+    assert sum(statistics.spared.values()) == 1000
+
+
 def test_hops_are_timed_under_their_names_without_the_unit() -> None:
     statistics = counted(finished(), finished())
     assert set(statistics.hops) == {"queue", "preprocess", "copy", "stage_1", "stage_2", "postprocess"}

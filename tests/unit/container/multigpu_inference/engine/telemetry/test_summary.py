@@ -21,6 +21,8 @@ def made(now: Snapshot | None = None, delay_ms: float = 0.0) -> dict[str, Any]:
     counted.finished(finished())
     counted.finished(finished(status=503, error="overloaded", replica=""))
     counted.batch("0", "stage_1_ms", 2.0, 4)
+    counted.spared_before("client_gone", "admission")
+    counted.spared_before("client_gone", "input_fn")
     busy, idle = DeviceTime(0.0), DeviceTime(0.0)
     busy.worked(0.0, 30.0, "0", "stage_1_ms", Timeline(0.0, 0.0, ()))
     busy.worked(35.0, 39.0, "0", "stage_1_ms", Timeline(30.0, 30.0, (("preprocess_ms", 30.0, 35.0, 1),)))
@@ -69,6 +71,7 @@ def test_requests_hops_and_batches_are_told() -> None:
     told = made()
     assert told["requests"] | {"p50_s": 0, "p99_s": 0} == {
         "total": 2, "server_errors": 1, "refused": 1, "p50_s": 0, "p99_s": 0,
+        "spared": {"client_gone": {"admission": 1, "input_fn": 1}},
     }  # fmt: skip
     assert 0.75 < told["requests"]["p99_s"] <= 1.0
     assert told["hops"]["stage_2"] == {"requests": 2, "mean_s": pytest.approx(0.2)}
@@ -83,6 +86,7 @@ def test_replicas_are_told_with_their_work() -> None:
         "pid": 7,
         "in_flight": 2,
         "restarts": 0,
+        "taken_out": False,
         "requests": 1,
         "stage_s": {"stage_1": 2.0},
     }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from multigpu_inference.frontend.http.connection import _without_upgrade
+from multigpu_inference.frontend.http.connection import MAX_CONNECTIONS, _without_upgrade, max_connections
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
 
@@ -26,3 +26,8 @@ def test_an_offer_to_speak_something_else_is_not_passed_on(name: bytes) -> None:
 )
 def test_all_else_is_left_as_it_is(data: bytes) -> None:
     assert _without_upgrade(data) == data
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(256, 112), (1024, 496), (1 << 20, MAX_CONNECTIONS), (16, 1)])
+def test_no_more_connections_than_there_are_descriptors_for(descriptors: int, connections: int) -> None:
+    assert max_connections(descriptors) == connections

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from matting import watch
-from matting.watch import Watch, forever, refuse_if_late
 from multigpu_inference.errors import BadRequest, DeadlineExceeded
+from multigpu_inference.url_fetch import watch
+from multigpu_inference.url_fetch.watch import Watch, forever, refuse_if_late
 
 
 def test_nobody_counts() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from multigpu_inference.errors import BadRequest, DeadlineExceeded
+from multigpu_inference.errors import BadRequest, DeadlineExceeded, Unavailable
 
 SecondsLeft: TypeAlias = Callable[[], float]
 LOOK_EVERY_S = 0.2  # for a client that has gone, which nothing else would tell
@@ -25,7 +25,7 @@ def forever() -> float:
 def refuse_if_late(seconds_left: SecondsLeft) -> None:
     """DeadlineExceeded where nobody waits any more."""
     if seconds_left() <= 0:
-        raise DeadlineExceeded("there was no time left to fetch the picture behind 'url'")
+        raise DeadlineExceeded("there was no time left to fetch what 'url' points to")
 
 
 class Watch:
@@ -52,8 +52,11 @@ class Watch:
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start to look."""
-        self._thread.start()
+        """Start to look; Unavailable where the system gives no more threads."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise Unavailable("nothing more can be fetched now") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -73,7 +76,7 @@ class Watch:
         refuse_if_late(self._seconds_left)
         left_s = self._left_s()
         if left_s <= 0:
-            raise BadRequest(f"the picture behind 'url' took longer than {self._timeout_s:g} s to download")
+            raise BadRequest(f"what 'url' points to took longer than {self._timeout_s:g} s to fetch")
         return left_s
 
     def add(self, opened: socket.socket) -> None:
