@@ -42,7 +42,7 @@ class RequestProcessor:
 
     def get_request_property(self, key: str) -> str | None:
         """One header, or None."""
-        return self.headers.get(key)
+        return self.headers.get(key.lower())
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Context:
 
     def get_request_header(self, idx: int, key: str) -> str | None:
         """A header of the request, or None; `idx` is the toolkit's place in a batch, here always 0."""
-        return self.headers.get(key)
+        return self.headers.get(key.lower())
 
     def get_all_request_header(self, idx: int) -> Mapping[str, str]:
         """All headers of the request, found by any spelling of their names."""
