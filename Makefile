@@ -47,7 +47,7 @@ test-page: $(READY) ## the page to try it, in a headless Chromium: CHROMIUM=path
 test-slow: $(READY) ## tests that take minutes rather than seconds
 	@$(RUN) -m pytest -m slow
 
-soak: $(READY) ## the long form of both: half an hour
+soak: $(READY) ## the long form of both: an hour and more
 	@$(RUN) -m pytest -m soak tests
 
 check: $(READY) ## lint, formatting, types, known vulnerabilities of what is installed; a list of that in build/sbom.cdx.json

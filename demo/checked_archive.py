@@ -28,6 +28,7 @@ _HEADER_BYTES = 64 << 10
 _NAME_BYTES, _PATH_BYTES = 255, 1024  # what Linux takes, and less than it takes
 _STEP_BYTES = 1 << 20
 
+_SPARSE = "a sparse file is in it"
 _IN_FRONT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _FILES_AND_FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 
@@ -52,7 +53,9 @@ def checked_archive(path: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.
     """
     with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as unpacked:
         bounded = _Bounded(unpacked, _UNPACKED_BYTES + _UNPACKED_TIMES * path.stat().st_size)
-        with _opened(bounded) as tar:
+        with _damage():
+            tar = _opened(bounded)  # reads the first header
+        with tar:
             yield tar, _members(tar, bounded)
 
 
@@ -86,15 +89,13 @@ def _opened(bounded: _Bounded) -> tarfile.TarFile:
 
 def _members(tar: tarfile.TarFile, bounded: _Bounded) -> list[tarfile.TarInfo]:
     members = []
-    try:
+    with _damage():
         for member in tar:
             members.append(member)
             if len(members) > _MOST_MEMBERS:
                 raise UnsafeArchive(f"it has more than {_MOST_MEMBERS} members")
             if member.size < 0:  # what comes next would stand before it, and there would be no end
                 raise UnsafeArchive("a header in it says that it has less than no bytes")
-    except (zlib.error, ValueError, OverflowError, MemoryError, RecursionError) as error:  # tarfile, at some headers
-        raise UnsafeArchive(f"it is damaged ({type(error).__name__})") from error
     # tarfile takes a header that it cannot read for the end. Others read on, and would find what nobody has looked at.
     bounded.seek(tar.offset)
     if bounded.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -102,6 +103,15 @@ def _members(tar: tarfile.TarFile, bounded: _Bounded) -> list[tarfile.TarInfo]:
     if not members:
         raise UnsafeArchive("there is nothing in it")
     return members
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Say in words what tarfile raises at some headers."""
+    try:
+        yield
+    except (zlib.error, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        raise UnsafeArchive(f"it is damaged ({type(error).__name__})") from error
 
 
 def _can_be_a_name(name: str) -> bool:
@@ -123,8 +133,14 @@ class _Header(tarfile.TarInfo):
         if header.type in _IN_FRONT and header.size > _HEADER_BYTES:
             raise UnsafeArchive(f"a header in it says that it has {header.size} bytes")
         if header.type == tarfile.GNUTYPE_SPARSE:
-            raise UnsafeArchive("a sparse file is in it")
+            raise UnsafeArchive(_SPARSE)
         return header
+
+    # Of its newer forms, which stand in front of a member, tarfile would read as long a list of numbers as there is.
+    def _proc_gnusparse_00(self, *_: object) -> None:
+        raise UnsafeArchive(_SPARSE)
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
 class _Bounded:

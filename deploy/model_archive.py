@@ -146,7 +146,7 @@ def stages_of(script: str) -> int:
     """`STAGES` at the top of a script; 1 where it says nothing, or nothing that can be read without running it."""
     try:
         statements = ast.parse(script).body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two of nonsense that is deep
         return 1
     for statement in statements:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 _LIMIT_S = 40.0
 _ANSWER_S = 5
+# What pip-audit, or the library that it asks with, says where the feed does not answer, or not as it should.
+_NO_FEED = re.compile(r"requests\.exceptions\.|_service\.interface\.|network may be blocking")
 # Packages that are not found one by one, such as a build with a version of its own, are no reason to doubt the feed.
 _LEAST_SHARE_ASKED = 0.5
 
@@ -79,11 +82,22 @@ def judge(report: Mapping[str, Any], passed_over: Sequence[PassedOver], today: d
     return Verdict((*lines, f"audit: {len(asked)} of {len(packages)} packages looked up"), failed)
 
 
+def without_report(errors: str) -> Verdict:
+    """What it comes to where pip-audit has made no report: skipped where the feed is the reason, else failed. Pure."""
+    last = (errors.strip().splitlines() or ["pip-audit said nothing"])[-1][:200]
+    if _NO_FEED.search(errors):
+        return Verdict((f"audit: skipped: the feed of advisories cannot be asked: {last}",))
+    return Verdict((f"audit: pip-audit does not run: {last}",), failed=True)
+
+
+def read_passed_over(text: str) -> list[PassedOver]:
+    """The advisories of `advisories.toml`."""
+    return [PassedOver(**each) for each in tomllib.loads(text).get("passed_over", [])]
+
+
 def main() -> int:
     """Ask, judge, print; the exit code."""
-    passed_over = [
-        PassedOver(**each) for each in tomllib.loads((ROOT / "scripts" / "advisories.toml").read_text())["passed_over"]
-    ]
+    passed_over = read_passed_over((ROOT / "scripts" / "advisories.toml").read_text())
     command = [
         *(sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt"), "--no-deps", "--disable-pip"),
         *("--format", "json", "--aliases", "on", "--desc", "off", "--progress-spinner", "off", "--timeout", str(_ANSWER_S)),
@@ -94,9 +108,8 @@ def main() -> int:
         verdict = judge(json.loads(asked.stdout), passed_over, datetime.date.today())
     except subprocess.TimeoutExpired:
         verdict = Verdict((f"audit: skipped: the feed of advisories did not answer within {_LIMIT_S:g} s",))
-    except json.JSONDecodeError:  # it has failed, for want of a network; anything else is a fault of ours, and is seen
-        last = (asked.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
-        verdict = Verdict((f"audit: skipped: the feed of advisories cannot be asked: {last[:200]}",))
+    except json.JSONDecodeError:
+        verdict = without_report(asked.stderr)
     print("\n".join(verdict.lines))
     return int(verdict.failed)
 

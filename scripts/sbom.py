@@ -10,22 +10,26 @@ from __future__ import annotations
 import json
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-# What the one jar among the packages was made of; it says so of no more than a part. Known by the package's version.
-_NETTY = ("buffer", "codec", "codec-http", "codec-http2", "common", "handler", "resolver", "transport")
+# What the one jar among the packages was made of, beside Netty, which says so itself. Known by the package's version, and where
+# the jar has no version either, by the days of its class files.
 _IN_THE_JAR = {
     ("multi-model-server", "1.1.11"): (
-        *(f"pkg:maven/io.netty/netty-{part}@4.1.91.Final" for part in _NETTY),
         *(f"pkg:maven/org.apache.logging.log4j/log4j-{part}@2.17.1" for part in ("api", "core", "slf4j-impl")),
         "pkg:maven/com.google.code.gson/gson@2.8.9",
         "pkg:maven/com.lmax/disruptor@3.4.4",
+        "pkg:maven/commons-cli/commons-cli@1.3.1",
+        "pkg:maven/commons-io/commons-io@2.6",
+        "pkg:maven/org.slf4j/slf4j-api@1.7.32",
     )
 }
+_NETTYS_VERSIONS = "META-INF/io.netty.versions.properties"  # one for each of its parts, all under this name
 
 
 def bill() -> dict[str, Any]:
@@ -46,9 +50,19 @@ def _components(distribution: Distribution) -> Iterator[dict[str, Any]]:
     if licence:
         component["licenses"] = [{"expression": licence}]
     yield component
-    for purl in _IN_THE_JAR.get((name, distribution.version), ()):
+    known = _IN_THE_JAR.get((name, distribution.version), ())
+    for purl in (*known, *(_netty(distribution) if known else ())):
         inside, _, version = purl.rpartition("/")[2].partition("@")
         yield _component(purl, inside, version)
+
+
+def _netty(distribution: Distribution) -> Iterator[str]:
+    for path in distribution.files or ():
+        if path.suffix == ".jar":
+            with zipfile.ZipFile(str(path.locate())) as jar:
+                texts = [jar.read(entry).decode() for entry in jar.infolist() if entry.filename == _NETTYS_VERSIONS]
+            for part, version in re.findall(r"^(netty-[\w-]+)\.version=(\S+)$", "\n".join(texts), re.MULTILINE):
+                yield f"pkg:maven/io.netty/{part}@{version}"
 
 
 def _component(purl: str, name: str, version: str) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Settings:
             device type's default.
         max_batch_size: `MULTIGPU_MAX_BATCH_SIZE`: most pictures in a batch; None is the device type's default.
         output_s3: `MULTIGPU_OUTPUT_S3`: where results with a `save_name` are stored; None: nowhere.
-        input_s3: `MULTIGPU_INPUT_S3`: what an s3:// URL may point into; empty: anything that the role may read.
+        input_s3: `MULTIGPU_INPUT_S3`: what an s3:// URL may point into; empty: anything that the role may read, or nothing
+            where `urls` names hosts.
         default_accept: `SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`: what is made for a client that accepts anything.
         urls: `MULTIGPU_URLS` and `MULTIGPU_URL_…`: what URLs may point to.
     """

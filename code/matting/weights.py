@@ -132,8 +132,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: expected a state dict of tensors, found a {type(content).__name__}")
     state = {_unwrapped(str(key)): value for key, value in content.items()}
     for key, value in state.items():
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        if value.layout is not torch.strided:
+            raise CheckpointError(f"{path}: expected dense tensors, found that {key} is sparse")
+        if value.nbytes > value.untyped_storage().nbytes():
             raise CheckpointError(f"{path}: expected tensors that are stored, found that {key} repeats its elements")
+    if sum(value.nbytes for value in state.values()) > path.stat().st_size:
+        raise CheckpointError(f"{path}: expected tensors that are stored, found that they repeat each other's elements")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 

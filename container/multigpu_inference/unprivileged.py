@@ -170,7 +170,15 @@ async def _look(user: User, settings: Settings, run_dir: Path) -> Seen:
     if child.returncode != 0:
         last = errors.decode(errors="replace").strip().splitlines()[-1:]
         return Seen(f"Python does not start for it: {last[0] if last else f'exit code {child.returncode}'}")
-    return Seen(**json.loads(said))
+    return seen_of(said)
+
+
+def seen_of(said: bytes) -> Seen:
+    """What the child that looks has said, in its last line: packages that start with every Python may print before it."""
+    try:
+        return Seen(**json.loads(said.splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        return Seen("what Python prints for it cannot be read")
 
 
 def look(model_dir: Path, run_dir: Path, kind: str, port: int, environ: Mapping[str, str]) -> Seen:
@@ -245,4 +253,5 @@ def _has_temporary(environ: Mapping[str, str]) -> bool:
 
 if __name__ == "__main__":
     model_dir, run_dir, kind, port = sys.argv[1:]
-    json.dump(asdict(look(Path(model_dir), Path(run_dir), kind, int(port), os.environ)), sys.stdout)
+    # On a line of its own, whatever was printed before.
+    print("\n" + json.dumps(asdict(look(Path(model_dir), Path(run_dir), kind, int(port), os.environ))))

@@ -29,7 +29,7 @@ from multigpu_inference.config import MMS
 
 CLIENTS = 16
 _TIMEOUT_S = 60.0
-_CAPACITY_S = 3.0
+_CAPACITY_S = 2.0
 JSON, BINARY = "application/json", "application/octet-stream"
 
 

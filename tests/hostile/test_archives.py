@@ -54,6 +54,11 @@ def later(*members: bytes) -> Callable[[], bytes]:
     return lambda: packed(*members)
 
 
+def first(*members: bytes) -> Callable[[], bytes]:
+    """Makes an archive that begins with them: tarfile reads its first header before any other."""
+    return lambda: gzip.compress(b"".join(members) + plain(), 1)
+
+
 def with_header_byte(position: int, value: bytes) -> bytes:
     """A good archive with other bytes in its first header; its checksum is made right again."""
     data = bytearray(plain())
@@ -93,8 +98,15 @@ def families() -> Iterator[tuple[str, Callable[[], bytes]]]:
     sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}
     yield "pax sparse 1.0", lambda: packed(member("a", b"1\n0\n1\n" + bytes(506) + b"x", pax=sparse))
     yield "pax sparse nonsense", lambda: packed(member("a", b"?", pax=sparse))
-    for first, second in ((WEIGHTS, WEIGHTS), (SCRIPT, f"./{SCRIPT}"), ("a/b", "a//b"), ("a", "a/./")):
-        yield f"twice {first} {second}", later(member(first), member(second))
+    yield "pax sparse 1.0 of many numbers", later(member("a", b"1000000\n" + b"1\n" * 500_000, pax=sparse))
+    for front in (first, later):
+        yield f"{front.__name__}: long name below nothing", front(header("a", tarfile.GNUTYPE_LONGNAME, -512))
+        yield f"{front.__name__}: pax below nothing", front(header("a", tarfile.XHDTYPE, -512))
+        yield f"{front.__name__}: pax in pax", front(*[header("a", tarfile.XHDTYPE, 512) + bytes(512)] * 2000)
+        yield f"{front.__name__}: pax sparse 0.1 nonsense", front(member("a", pax={"GNU.sparse.map": "0,"}))
+        yield f"{front.__name__}: pax sparse 1.0 nonsense", front(member("a", b"?", pax=sparse))
+    for once, again in ((WEIGHTS, WEIGHTS), (SCRIPT, f"./{SCRIPT}"), ("a/b", "a//b"), ("a", "a/./")):
+        yield f"twice {once} {again}", later(member(once), member(again))
     yield "a folder that is a file", lambda: packed(member("a"), member("a/b"))
     yield "a file that is a folder", lambda: packed(member("a/b"), member("a"))
     yield "a file where a folder was", lambda: packed(member("a", b"", tarfile.DIRTYPE), member("a"))

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import shutil
 import signal
 import site
@@ -42,6 +43,8 @@ _HANDLER = "multigpu_inference.frontend.handler_service"
 _JOB_QUEUE_SIZE_AT_LEAST = 16
 # By how much multi-model-server waits longer than the worker does, which waits longer than the engine.
 _TIMEOUT_MARGIN_S = 5
+# Java's: for clients' connections and its own files, and for each worker.
+_OTHER_DESCRIPTORS, _DESCRIPTORS_EACH = 64, 4
 _SOCKET_PATH_LIMIT = 107  # bytes of a Unix socket's path, in Linux
 _START_LIMIT_S = 50.0
 _STOP_LIMIT_S = 5.0
@@ -69,7 +72,10 @@ class ModelServer:
         """Only remember; `run` starts it."""
         self._run_dir = run_dir
         self._settings = settings
-        self._workers = min(workers, MAX_FRONT_END_WORKERS)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Java allows itself all of them
+        self._workers = min(workers, max_workers(descriptors))
+        if self._workers < min(workers, MAX_FRONT_END_WORKERS):
+            log.event("few_descriptors", message=f"{descriptors} open files are enough for {self._workers} front-end workers")
         self._java: psutil.Process | None = None
         self._stop_by: float | None = None
         self._look_at = 0.0  # when to look for processes that are stopped
@@ -185,6 +191,11 @@ class StoppedProcesses:
         """Those that have been found stopped often enough by now."""
         self._found = {pid: self._found.get(pid, 0) + 1 for pid in pids if self._is_stopped(pid)}
         return [pid for pid, count in self._found.items() if count == self._looks]
+
+
+def max_workers(descriptors: int) -> int:
+    """How many front-end workers a limit of open files allows. For one that finds none left, Java tries again for ever."""
+    return max(1, min(MAX_FRONT_END_WORKERS, (descriptors - _OTHER_DESCRIPTORS) // _DESCRIPTORS_EACH))
 
 
 class _StopAsked(Exception):

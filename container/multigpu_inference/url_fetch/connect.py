@@ -15,6 +15,8 @@ from multigpu_inference.url_fetch.watch import Watch
 
 # What this machine has run out of: nothing that the address could help.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+# A machine without IPv6, as most containers are, says for ever that it has no port for it.
+_EXHAUSTED_IPV6 = tuple(code for code in EXHAUSTED if code != errno.EADDRNOTAVAIL)
 
 
 def dial(address: IPAddress, port: int, limit_s: float, watch: Watch) -> socket.socket:
@@ -75,19 +77,18 @@ def connect(url: Url, policy: UrlPolicy, watch: Watch, network: Network) -> sock
         try:
             # One that does not answer leaves the others their share.
             opened = network.dial(address, url.port, watch.check() / (len(addresses) - at), watch)
+            try:
+                # Whatever stands between us and the network: who is spoken to is who was looked at.
+                peer = read_address(str(opened.getpeername()[0]))
+                if peer != address:
+                    raise UrlRefused(f"{address} was dialled and {peer} answers")
+            except BaseException:
+                opened.close()
+                raise
+            return opened
         except OSError as error:
             watch.check()
-            if error.errno in EXHAUSTED:
+            if error.errno in (_EXHAUSTED_IPV6 if isinstance(address, IPv6Address) else EXHAUSTED):
                 raise
             failed = error
-            continue
-        try:
-            # Whatever stands between us and the network: who is spoken to is who was looked at.
-            peer = read_address(str(opened.getpeername()[0]))
-            if peer != address:
-                raise UrlRefused(f"{address} was dialled and {peer} answers")
-        except BaseException:
-            opened.close()
-            raise
-        return opened
     raise UrlRefused(f"no address of {url.host} answers: {failed}" if failed else f"{url.host} has no address")

@@ -154,6 +154,8 @@ def read_host(text: str) -> tuple[str, IPAddress | None]:
     Raises:
         UrlRefused: it is neither a name nor an address.
     """
+    if not text.isascii():  # before it is made lower: a Kelvin sign would become a k
+        raise UrlRefused("a host that is not ASCII", BAD_URL)
     text = text.lower()
     is_bracketed = text.startswith("[")
     if is_bracketed or _NUMBER.fullmatch(text):

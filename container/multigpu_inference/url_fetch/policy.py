@@ -14,6 +14,7 @@ URLS, HOSTS, PORTS, NETWORKS = "MULTIGPU_URLS", "MULTIGPU_URL_HOSTS", "MULTIGPU_
 NAMES = (URLS, HOSTS, PORTS, NETWORKS)
 
 NO_URLS = "this endpoint fetches no URLs"
+_HOSTS_ALLOWED = "hosts such as example.com, or *.example.com for all below it, with commas between"
 _OTHER_HOST = "'url' names a host that this endpoint does not fetch from"
 _OTHER_PORT = "'url' names a port that this endpoint does not fetch from"
 
@@ -45,10 +46,13 @@ class UrlPolicy:
         switch = environ.get(URLS, "").strip().lower() or "on"
         if switch not in ("on", "off"):
             raise SettingsError(f"{URLS}={switch!r}: allowed are on, off")
+        hosts = tuple(_host(environ, text) for text in _items(environ, HOSTS))
+        if environ.get(HOSTS, "").strip() and not hosts:  # commas alone: an empty list of hosts, which would allow any
+            raise _refused(environ, HOSTS, _HOSTS_ALLOWED)
         ports = [_port(environ, text) for text in _items(environ, PORTS)]
         return cls(
             switch == "on",
-            tuple(_host(environ, text) for text in _items(environ, HOSTS)),
+            hosts,
             tuple(ports) or cls().ports,
             tuple(_network(environ, text) for text in _items(environ, NETWORKS)),
         )
@@ -92,7 +96,7 @@ def _host(environ: Mapping[str, str], text: str) -> str:
     except UrlRefused:
         host, address = "", None
     if not host or (below and address is not None):
-        raise _refused(environ, HOSTS, "hosts such as example.com, or *.example.com for all below it, with commas between")
+        raise _refused(environ, HOSTS, _HOSTS_ALLOWED)
     return below + host
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -95,6 +96,27 @@ def test_a_path_that_leads_out_is_refused_before_anything_is_touched(tmp_path: P
     with pytest.raises(DemoError, match="leads out of the model folder"):
         unpack_model(archive, model)
     assert [path.name for path in model.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"GNU.sparse.size": "1"}, {"GNU.sparse.map": "0,1"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}]
+)
+def test_a_sparse_file_is_refused_before_its_map_is_read(tmp_path: Path, fields: dict[str, str]) -> None:
+    member = tarfile.TarInfo("checkpoint.safetensors")
+    member.size, member.pax_headers = 4096, fields
+    archive = write_archive(tmp_path / "model.tar.gz", member)
+    with pytest.raises(DemoError, match="a sparse file is in it"):
+        unpack_model(archive, tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_an_archive_that_begins_with_nonsense_is_refused_in_a_line(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("a")
+    header.type, header.size = kind, -512
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+    with pytest.raises(DemoError, match="it is damaged"):
+        unpack_model(archive, tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -51,6 +51,11 @@ def test_stages_are_read_without_running_the_script() -> None:
     assert stages_of("def broken(") == 1
 
 
+@pytest.mark.parametrize("script", ["-" * 100_000, "a" + ".b" * 100_000])
+def test_a_script_that_is_deep_is_one_of_which_nothing_can_be_said(script: str) -> None:
+    assert stages_of(script) == 1
+
+
 def test_an_archive_and_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "model.tar.gz"
     with tarfile.open(path, "w:gz") as tar:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scripts.audit import PassedOver, judge
+from scripts.audit import ROOT, PassedOver, judge, read_passed_over, without_report
 
 TODAY = datetime.date(2026, 11, 21)
 VULNERABLE = {"id": "PYSEC-1", "aliases": ["CVE-2026-1"], "fix_versions": ["2.0"]}
@@ -48,3 +48,38 @@ def test_a_feed_that_knows_nothing_is_none() -> None:
     verdict = judge(report(skipped=3), [], TODAY)
     assert not verdict.failed
     assert verdict.lines == ("audit: skipped: the feed of advisories knows 2 of 5 packages, so it is not there",)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        "Traceback (most recent call last):\n  …\nrequests.exceptions.ConnectionError: no route to host\n",
+        "ERROR:pip_audit._cli:Tip: your network may be blocking this service. Try another service with `-s SERVICE`",
+        "Traceback (most recent call last):\n  …\npip_audit._service.interface.ServiceError\n",
+    ],
+)
+def test_without_a_feed_it_is_skipped(errors: str) -> None:
+    verdict = without_report(errors)
+    assert not verdict.failed
+    assert verdict.lines[0].startswith("audit: skipped: the feed of advisories cannot be asked: ")
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        "",
+        "/usr/bin/python3: No module named pip_audit\n",
+        "pip-audit: error: unrecognized arguments: --nope\n",
+        "ERROR:pip_audit._cli:requirement a is not pinned: a\n",
+    ],
+)
+def test_an_audit_that_does_not_run_fails(errors: str) -> None:
+    verdict = without_report(errors)
+    assert verdict.failed
+    assert verdict.lines[0].startswith("audit: pip-audit does not run: ")
+
+
+def test_the_file_can_be_used_as_it_says() -> None:
+    text = (ROOT / "scripts" / "advisories.toml").read_text()
+    example = "\n".join(line.removeprefix("# ") for line in text[text.index("# [[passed_over]]") :].splitlines())
+    assert [each.until for each in read_passed_over(f"{text}\n{example}")][-1] == datetime.date(2027, 1, 31)

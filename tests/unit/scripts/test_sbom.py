@@ -23,7 +23,9 @@ def test_it_lists_what_the_front_ends_jar_carries() -> None:
     pinned = re.search(r"^multi-model-server==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert ("multi-model-server", pinned[1]) in _IN_THE_JAR
-    assert "netty-codec-http" in {component["name"] for component in bill()["components"]}
+    versions = {component["name"]: component["version"] for component in bill()["components"]}
+    assert {"commons-cli", "commons-io", "slf4j-api"} <= versions.keys()
+    assert {versions[f"netty-{part}"] for part in ("codec-http", "codec-redis", "resolver-dns")} == {"4.1.91.Final"}
 
 
 def test_cyclonedxs_own_library_reads_it() -> None:

@@ -93,6 +93,15 @@ def test_reads_from_s3_only_where_the_operator_allows_it(url: str) -> None:
         one(json.dumps({"url": url}), settings=Settings(input_s3=(S3Location("photos", "in"),)))
 
 
+def test_where_hosts_are_named_s3_is_read_only_where_that_is_named_too(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="in/a.jpg", Body=b"picture")
+    hosts, body = UrlPolicy(hosts=("example.com",)), '{"url": "s3://photos/in/a.jpg"}'
+    with pytest.raises(BadRequest, match="a place in S3 that this endpoint does not read from"):
+        one(body, settings=Settings(urls=hosts))
+    settings = Settings(urls=hosts, input_s3=(S3Location("photos"),))
+    assert one(body, settings=settings).data.data.tobytes() == b"picture"
+
+
 @pytest.mark.parametrize("url", ["http://example.com/", "s3://photos/in/a.jpg"])
 def test_where_urls_are_off_nothing_is_fetched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "fetch_url", fetch_url)

@@ -344,3 +344,18 @@ def test_a_tensor_that_is_not_stored_in_full_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         read_state_dict(tmp_path / "wide.pth")
     assert "repeats its elements" in one_line(error)
+
+
+def test_tensors_that_lie_over_each_other_are_refused(tmp_path: Path) -> None:
+    stored = torch.zeros(10_000, dtype=torch.float16)
+    torch.save({f"weight{i}": stored[:] for i in range(9)}, tmp_path / "same.pth")
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(tmp_path / "same.pth")
+    assert "repeat each other's elements" in one_line(error)
+
+
+def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.sparse_coo_tensor([[0], [0]], [1.0], (9, 9), check_invariants=True)}, tmp_path / "sparse.pth")
+    with pytest.raises(CheckpointError) as error:
+        read_state_dict(tmp_path / "sparse.pth")
+    assert "weight is sparse" in one_line(error)

@@ -9,7 +9,7 @@ import pytest
 
 from multigpu_inference.config import HTTP, MMS, Settings
 from multigpu_inference.errors import SettingsError
-from multigpu_inference.unprivileged import look, unprivileged_user, unreadable
+from multigpu_inference.unprivileged import Seen, look, seen_of, unprivileged_user, unreadable
 from support import free_port
 
 
@@ -55,6 +55,15 @@ def test_nothing_stops_who_may_do_everything(tmp_path: Path) -> None:
     seen = look(tmp_path, tmp_path, HTTP, free_port(), environ(tmp_path))
     assert seen.obstacle is None
     assert seen.has_home
+
+
+def test_what_packages_print_when_python_starts_is_passed_over() -> None:
+    assert seen_of(b'agent 1.0\n\n{"obstacle": "no", "unreadable": "/model"}\n') == Seen("no", "/model")
+
+
+@pytest.mark.parametrize("said", [b"", b"\n", b"agent\n", b"1\n", b"\xff\n", b'{"other": 1}\n'])
+def test_what_cannot_be_understood_stops_no_start(said: bytes) -> None:
+    assert seen_of(said).obstacle == "what Python prints for it cannot be read"
 
 
 def test_a_port_that_is_taken_is_no_obstacle(tmp_path: Path) -> None:

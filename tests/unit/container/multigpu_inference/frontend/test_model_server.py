@@ -11,7 +11,7 @@ import multigpu_inference
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import StartupError
 from multigpu_inference.frontend import request
-from multigpu_inference.frontend.model_server import ModelServer, StoppedProcesses, check, environment, prepare
+from multigpu_inference.frontend.model_server import ModelServer, StoppedProcesses, check, environment, max_workers, prepare
 
 CONTAINER = str(Path(multigpu_inference.__file__).parents[1])
 RUN_DIR = Path("/run/x")
@@ -86,3 +86,8 @@ def test_a_process_is_stopped_when_two_looks_in_a_row_find_it_so() -> None:
     for now in ({1}, {2}, {1}, {1, 2}, {1, 2}, {1, 2}):  # noqa: B007 the lambda reads it
         found.append(stopped.look([1, 2]))
     assert found == [[], [], [], [1], [2], []]
+
+
+@pytest.mark.parametrize(("descriptors", "workers"), [(256, 48), (1024, 120), (1 << 20, 120), (30, 1)])
+def test_there_are_no_more_workers_than_there_are_descriptors_for(descriptors: int, workers: int) -> None:
+    assert max_workers(descriptors) == workers

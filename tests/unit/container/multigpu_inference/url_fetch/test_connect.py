@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from ipaddress import ip_network
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from multigpu_inference.errors import BadRequest, DeadlineExceeded, Unavailable
 from multigpu_inference.url_fetch import look_up
 from multigpu_inference.url_fetch.connect import Network, connect
 from multigpu_inference.url_fetch.fetch_url import fetch_url
-from multigpu_inference.url_fetch.guard import UrlRefused, parse_url
+from multigpu_inference.url_fetch.guard import IPAddress, UrlRefused, parse_url
 from multigpu_inference.url_fetch.policy import UrlPolicy
 from multigpu_inference.url_fetch.watch import Watch
 
@@ -96,6 +97,56 @@ def test_one_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch, 
             policy=UrlPolicy(ports=(to,), networks=LOCAL.networks),
         )
     assert time.monotonic() - began < 2
+
+
+V4, V6 = ip_address("93.184.216.34"), ip_address("2606:4700::1111")
+
+
+class Unsteady(socket.socket):
+    """A connection that is gone when it is asked who is at its other end."""
+
+    def getpeername(self) -> Any:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+
+def of(*addresses: IPAddress, dial: Callable[[IPAddress], socket.socket]) -> Network:
+    """A network in which a name has these addresses."""
+    return Network(lambda name, watch: list(addresses), lambda address, port, limit_s, watch: dial(address))
+
+
+def without_ipv6(address: IPAddress) -> socket.socket:
+    """As Linux does it: IPv4 is refused here, by the server."""
+    raise OSError(errno.EADDRNOTAVAIL if address.version == 6 else errno.ECONNREFUSED, "not here")
+
+
+@pytest.mark.parametrize("addresses", [(V6,), (V6, V4), (V4, V6)])
+def test_a_machine_without_ipv6_has_not_run_out_of_ports(addresses: tuple[IPAddress, ...]) -> None:
+    with pytest.raises(BadRequest, match="could not be fetched"):
+        fetch_url("http://photos.example/", policy=UrlPolicy(), network=of(*addresses, dial=without_ipv6))
+
+
+@pytest.mark.parametrize(("address", "code"), [(V4, errno.EADDRNOTAVAIL), (V4, errno.EMFILE), (V6, errno.EMFILE)])
+def test_who_has_run_out_of_something_says_so(address: IPAddress, code: int) -> None:
+    def dial(address: IPAddress) -> socket.socket:
+        raise OSError(code, "no more")
+
+    with pytest.raises(Unavailable, match="nothing more can be fetched now"):
+        fetch_url("http://photos.example/", policy=UrlPolicy(), network=of(address, dial=dial))
+
+
+def test_one_that_hangs_up_at_once_leaves_the_next(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    near, far = socket.socketpair()
+    unsteady = Unsteady(fileno=near.detach())
+    first, second = ip_address("127.0.0.9"), ip_address("127.0.0.1")
+
+    def dial(address: IPAddress) -> socket.socket:
+        return unsteady if address == first else socket.create_connection((str(address), port))
+
+    with far, Watch(5) as watch:
+        url = parse_url(f"http://photos.example:{port}/")
+        with connect(url, LOCAL, watch, of(first, second, dial=dial)) as opened:
+            assert opened.getpeername() == ("127.0.0.1", port)
+    assert unsteady.fileno() == -1
 
 
 class Resolver:

@@ -75,6 +75,11 @@ def test_no_host_is_left_that_the_system_takes_for_a_number(text: str) -> None:
         read_host(text)
 
 
+def test_what_becomes_ascii_when_it_is_made_lower_is_no_name() -> None:
+    with pytest.raises(UrlRefused):
+        read_host("example.\u212aom")
+
+
 @pytest.mark.parametrize("text", ["a.1b", "a.x0", "1.a", "0x7f.com", "127.0.0.1.nip.example"])
 def test_what_is_left_is_no_number_to_the_system(text: str) -> None:
     assert read_host(text) == (text, None)

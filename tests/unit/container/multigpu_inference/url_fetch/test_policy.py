@@ -32,7 +32,7 @@ def test_everything_set() -> None:
         *(("MULTIGPU_URL_PORTS", text, "ports from 1 to 65535") for text in ("0", "65536", "80-90", "http", "080", "-1")),
         *(
             ("MULTIGPU_URL_HOSTS", text, "hosts such as example.com")
-            for text in ("*", "*.", "*.10.0.0.1", "a..b", "http://a.b", "a.b:80")
+            for text in (",", "*", "*.", "*.10.0.0.1", "a..b", "http://a.b", "a.b:80")
         ),
         *(
             ("MULTIGPU_URL_HOSTS", text, "hosts such as example.com")
