@@ -8,6 +8,8 @@ from pathlib import Path
 
 from archive import pack_model, unpack_model
 from demo_error import DemoError
+from multigpu_inference.errors import ModelError
+from multigpu_inference.model_file import find_model_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "demo" / "photos"
@@ -33,7 +35,7 @@ def take_model(given: Path, base_dir: Path) -> None:
         base_dir: Stands for /opt/ml.
 
     Raises:
-        DemoError: it is neither, or has no script in `code/`.
+        DemoError: it is neither, or has neither a script in `code/` nor a model that needs none.
     """
     model = base_dir / "model"
     if given.is_file():
@@ -50,7 +52,10 @@ def take_model(given: Path, base_dir: Path) -> None:
     else:
         raise DemoError(f"MODEL={given}: there is no such folder or model.tar.gz")
     if not any((model / "code").glob("*.py")):
-        raise DemoError(f"MODEL={given}: expected a script in its folder code/, such as code/inference.py")
+        try:
+            find_model_file(model)
+        except ModelError as error:
+            raise DemoError(f"MODEL={given}: there is no script in its folder code/; {error}") from error
 
 
 def _remove(model: Path) -> None:

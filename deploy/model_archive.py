@@ -19,8 +19,11 @@ from checked_archive import UnsafeArchive, checked_archive, unsafe_members
 from demo_error import DemoError
 from deploy_error import Invalid
 from deploy_settings import ROOT, DeploySettings
+from multigpu_inference.config import DEFAULT_PROGRAM
+from multigpu_inference.errors import ModelError
+from multigpu_inference.model_file import choose_model_file
 
-WEIGHTS = (".bin", ".ckpt", ".onnx", ".pt", ".pth", ".safetensors")
+WEIGHTS = (".bin", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".safetensors")
 # The default volume holds no more, unpacked beside packed.
 _LARGEST_BYTES = 30 << 30
 _SCRIPT_BYTES = 1 << 20
@@ -133,13 +136,23 @@ def lint(members: list[tarfile.TarInfo], program: str = "inference.py") -> tuple
             wrong.append(f"everything lies one folder too deep: pack the contents of {folder}/, not the folder")
         elif script in files:
             wrong.append(f"{script} lies at the root: it belongs into code/")
-        else:
+        elif script != DEFAULT_PROGRAM:
             wrong.append(f"code/{script} is missing")
+        else:
+            wrong += _without_script(files)
     if not any(_is_weights(name) for name in files):
         wrong.append(f"no weights in it (a file that ends with {', '.join(WEIGHTS)})")
     if any(PurePosixPath(name).name.startswith("._") for name in files):
         wrong.append("files of macOS (._…) in it: pack with COPYFILE_DISABLE=1")
     return tuple(wrong)
+
+
+def _without_script(files: list[str]) -> list[str]:
+    try:
+        choose_model_file(name for name in files if "/" not in name)
+    except ModelError as error:
+        return [f"code/{DEFAULT_PROGRAM} is missing, and {error}"]
+    return []
 
 
 def stages_of(script: str) -> int:

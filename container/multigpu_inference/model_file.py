@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from multigpu_inference.errors import ModelError
 
+SUFFIXES = (".pt", ".pth", ".pt2", ".onnx")
 _NAMED = "model.pt"
-_SUFFIXES = (".pt", ".pth", ".pt2", ".onnx")
 
 
 def find_model_file(model_dir: Path) -> Path:
-    """model.pt, or the only file that could be a model.
+    """model.pt, or the only file at the folder's root that could be a model.
 
     Raises:
         ModelError: where there is none, or more than one.
     """
-    named = model_dir / _NAMED
-    if named.is_file():
-        return named
-    found = sorted(path for path in model_dir.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    return model_dir / choose_model_file(path.name for path in model_dir.iterdir() if path.is_file())
+
+
+def choose_model_file(names: Iterable[str]) -> str:
+    """The same of the names of the files at a folder's root."""
+    found = sorted(name for name in names if Path(name).suffix in SUFFIXES)
+    if _NAMED in found:
+        return _NAMED
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "there is none"
-        suffixes = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
-        raise ModelError(f"without a model_fn the model folder must have {_NAMED}, or one {suffixes} file: {names}")
+        suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        there = ", ".join(found) or "there is none"
+        raise ModelError(f"without a model_fn the model folder must have {_NAMED}, or one {suffixes} file: {there}")
     return found[0]

@@ -59,5 +59,5 @@ def test_what_is_no_archive_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_script_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
-    with pytest.raises(DemoError, match=r"expected a script in its folder code/"):
+    with pytest.raises(DemoError, match=r"there is no script in its folder code/; without a model_fn"):
         take_model(tmp_path / "own", tmp_path / "ml")

@@ -20,7 +20,10 @@ def files(*names: str) -> list[tarfile.TarInfo]:
     [
         (("code/inference.py", "model.pt"), None),
         (("./code/inference.py", "./sub/model.safetensors"), None),
-        (("model.pt",), "code/inference.py is missing"),
+        (("model.pt",), None),
+        (("net.onnx", "labels.txt"), None),
+        (("a.pt", "b.pth"), "code/inference.py is missing, and without a model_fn the model folder must have model.pt"),
+        (("weights/a.pt",), "code/inference.py is missing, and without a model_fn"),
         (("inference.py", "model.pt"), "inference.py lies at the root: it belongs into code/"),
         (("model/code/inference.py", "model/model.pt"), "one folder too deep: pack the contents of model/"),
         (("code/inference.py",), "no weights in it"),
