@@ -101,17 +101,30 @@ def export_networks(model_dir: str) -> dict[str, Exportable]:
     }
 
 
-def load_exported_trimap_network(model_dir: str | Path, device: torch.device) -> Network | None:
+class Exported:
+    """A network that another runtime runs: called as the eager one, and prepared for serving already."""
+
+    def __init__(self, run: Network) -> None:
+        """Keep what is called."""
+        self._run = run
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run a batch."""
+        return self._run(*inputs)
+
+
+def load_exported_trimap_network(model_dir: str | Path, device: torch.device) -> Exported | None:
     """U²-Net's fused map out of an exported file; None where there is none. ModelError where it does not load."""
-    return _load(Path(model_dir), TRIMAP, device)
+    network = _load(Path(model_dir), TRIMAP, device)
+    return None if network is None else Exported(network)
 
 
-def load_exported_matting_network(model_dir: str | Path, device: torch.device) -> Network | None:
+def load_exported_matting_network(model_dir: str | Path, device: torch.device) -> Exported | None:
     """FBA out of an exported file, called as the network itself; None where there is none. ModelError as above."""
     network = _load(Path(model_dir), MATTING, device)
     if network is None:
         return None
-    return lambda image, trimap: network(image, trimap, distance_features(trimap))
+    return Exported(lambda image, trimap: network(image, trimap, distance_features(trimap)))
 
 
 def _load(folder: Path, name: str, device: torch.device) -> Network | None:

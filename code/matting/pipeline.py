@@ -14,7 +14,7 @@ A batch is what a stage's network takes in one call: any pictures in stage 1, in
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,8 +25,8 @@ from torch import Tensor
 from matting import trimap as trimaps
 from matting.exported import (
     TRIMAP_SIZE,
+    Exported,
     FusedMap,
-    Network,
     load_exported_matting_network,
     load_exported_trimap_network,
 )
@@ -68,7 +68,7 @@ class TrimapStage:
 
     def __init__(
         self,
-        network: U2Net | Network,
+        network: U2Net | Exported,
         device: torch.device,
         max_batch_size: int | None = None,
         settings: AccelerationSettings | None = None,
@@ -83,8 +83,9 @@ class TrimapStage:
         """
         self.device = device
         self.max_batch_size = _BATCH.get(device.type, 1) if max_batch_size is None else max_batch_size
-        self._fused_map: Network = network
-        if isinstance(network, U2Net):
+        if isinstance(network, Exported):
+            self._fused_map: Callable[[Tensor], Tensor] = network
+        else:
             example = torch.zeros(1, 3, TRIMAP_SIZE, TRIMAP_SIZE)
             self._fused_map = accelerate(
                 FusedMap(network), device, example=example, max_batch_size=self.max_batch_size, settings=settings
@@ -117,7 +118,7 @@ class MattingStage:
 
     def __init__(
         self,
-        network: FBA | Network,
+        network: FBA | Exported,
         device: torch.device,
         max_pixels: int | None = None,
         max_batch_size: int | None = None,
@@ -138,9 +139,10 @@ class MattingStage:
         self._batch_pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cuda"])
         # Without an example: pictures come in any size, and a graph holds for one. The inputs stay float32, as
         # the network casts what may be cast.
-        self._network: Network = network
-        if isinstance(network, FBA):
-            self._network = accelerate(network, device, cast_inputs=False, settings=settings)
+        prepared = (
+            network if isinstance(network, Exported) else accelerate(network, device, cast_inputs=False, settings=settings)
+        )
+        self._network: Callable[[Tensor, Tensor], Tensor] = prepared
 
     def batch_key(self, item: Trimapped) -> tuple[int, int]:
         """The height and width at which the network sees a picture, padding included."""

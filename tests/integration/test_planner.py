@@ -249,7 +249,7 @@ def test_a_model_that_does_not_load_is_one_line_and_exit_code_3(tmp_path: Path) 
     source = (SERVICES / "reverses.py").read_text().replace("    return None", "    raise FileNotFoundError('no weights')")
     done = run_plan(make_model(tmp_path, source))
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1] == "plan: model_fn failed: FileNotFoundError: no weights"
+    assert done.stderr.splitlines()[-1] == "plan: model_fn failed on replica 0: FileNotFoundError: no weights"
 
 
 def test_user_code_that_hangs_ends_at_a_deadline_and_nothing_is_left(tmp_path: Path) -> None:
