@@ -29,8 +29,8 @@ def output_fn(prediction, accept): return bytes(prediction)
             "model_fn failed on replica 0: FileNotFoundError: no weights",
         ),
         (
-            "def model_fn(model_dir): return 1",
-            "inference.py has no input_fn, output_fn, predict_fn; there are no defaults for them here yet",
+            "def input_fn(body, content_type): return 1",
+            "model_fn failed on replica 0: ModelError: without a model_fn the model folder must have model.pt",
         ),
         (
             "STAGES = 2\nclass Model: stages = [1, 2, 3]\n" + GOOD.replace("{model}", "Model()"),
