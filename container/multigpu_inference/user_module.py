@@ -159,7 +159,8 @@ class UserModule:
             try:
                 return self.call(function, context, *arguments)
             except BaseException as error:
-                raise ModelError(f"{function} failed{where}: {one_line(error)}") from error
+                reason = str(error) if isinstance(error, ModelError) else one_line(error)
+                raise ModelError(f"{function} failed{where}: {reason}") from error
 
         run(PRE_MODEL_FN, model_dir)
         model = run(MODEL_FN, model_dir)
