@@ -30,8 +30,8 @@ def output_fn(prediction, accept): return bytes(prediction)
         ),
         (
             "def input_fn(body, content_type): return 1",
-            "model_fn failed on replica 0: without a model_fn the model folder must have model.pt, or one .pt, .pth, .pt2 or .onnx "
-            "file: there is none",
+            "model_fn failed on replica 0: without a model_fn the model folder must have model.pt, "
+            "or one .pt, .pth, .pt2 or .onnx file: there is none",
         ),
         (
             "STAGES = 2\nclass Model: stages = [1, 2, 3]\n" + GOOD.replace("{model}", "Model()"),
