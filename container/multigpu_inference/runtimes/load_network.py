@@ -70,9 +70,8 @@ def _load_exported(path: Path, device: torch.device) -> Network:
     compiled = is_compiled(path)
     try:
         if compiled:
-            package: Network = torch._inductor.aoti_load_package(
-                str(path), device_index=-1 if device.index is None else device.index
-            )
+            index = -1 if device.type == "cpu" or device.index is None else device.index  # a CPU has none there
+            package: Network = torch._inductor.aoti_load_package(str(path), device_index=index)
             return package
         program = torch.export.load(path)
         if device.type != "cpu":

@@ -135,6 +135,6 @@ def test_a_network_is_exported_for_sizes_that_vary(run: Callable[..., int], tmp_
     from multigpu_inference import load_network
 
     assert run(SCRIPT.replace("TOLERANCE", "1e-5"), "--runtime", runtime) == 0
-    network = load_network(tmp_path / file, "cpu")
+    network = load_network(tmp_path / file, "cpu:0")  # as a replica's devices are called
     for size in ((1, 3, 16, 48), (5, 3, 80, 16)):
         assert network(torch.rand(size)).shape == (size[0], 2, *size[2:])
