@@ -29,7 +29,8 @@ from multigpu_inference.messages import Message, maker, makers
 MAX_PACKET_BYTES = 128 << 10
 _FLUSH_LOOK_S = 0.005
 _FRAME, _SPILLED = b"f", b"s"
-_CUT_OFF = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # plain numbers: an enumeration's operators cost a microsecond each
+# Plain numbers: an enumeration's operators cost a microsecond each.
+_BYTES_CUT_OFF, _DESCRIPTORS_CUT_OFF = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _DESCRIPTORS_BYTES = socket.CMSG_SPACE(4)  # one descriptor
 
@@ -123,9 +124,12 @@ def pack(message: Message, blobs: Sequence[Blob] = (), descriptor: int | None = 
 
 
 def _unpack(data: memoryview, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> tuple[Message, list[Any]]:
-    """A frame out of a packet; a descriptor that came with it is its last blob."""
+    """A frame out of a packet; a descriptor that came with it is its last blob.
+
+    Where this process has none left for it, the frame comes without: what it says, and the connection, are as good as ever.
+    """
     descriptors = [Descriptor(number) for _, _, raw in ancillary for number in array.array("i", raw[: len(raw) // 4 * 4])]
-    if flags & _CUT_OFF:
+    if flags & _BYTES_CUT_OFF or (flags & _DESCRIPTORS_CUT_OFF and descriptors):
         raise FrameError("a packet was cut off")
     try:
         if data[:1] == _SPILLED:

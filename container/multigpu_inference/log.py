@@ -1,8 +1,8 @@
 """One line of JSON per event on standard output, from every process of the container.
 
-A line is one `write` of at most 4096 bytes, which a pipe takes whole, so lines of several processes never mix: long texts are
-cut, a trace at its beginning. `request` lines carry the request's id, status and milliseconds per hop; all others are events
-in the life of the container or a worker.
+A line is one `write` of at most 4096 bytes, which a pipe takes whole, so lines of several processes never mix, and one is
+written without waiting where there is room: what is long is cut, a trace at its beginning. `request` lines carry
+the request's id, status and milliseconds per hop; all others are events in the life of the container or a worker.
 
 Whoever reads the log may get stuck, and a write to a full pipe would wait with it: then lines are lost, and requests are not.
 """
@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 _PIPE_BUF = 4096  # bytes that Linux writes to a pipe in one piece
-_LONGEST_TEXT = 1500  # of one field, in characters, where a line would be longer than that
+_LONGEST_TEXT = 1500  # of one field, in characters, where a line would be longer than that; less where they take many bytes
+_SHORTEST_TEXT = 40
 _OUTPUT = 1
 # How long a line waits for a reader that takes nothing, and how soon one does so again: the engine has all requests waiting
 # with it meanwhile.
@@ -43,10 +44,7 @@ def event(name: str, **fields: Any) -> None:
         "event": name,
         **{key: value for key, value in fields.items() if value is not None},
     }
-    data = json.dumps(line, default=str).encode() + b"\n"
-    if len(data) > _PIPE_BUF:
-        cut = {key: value[-_LONGEST_TEXT:] if isinstance(value, str) else value for key, value in line.items()}
-        data = json.dumps(cut, default=str).encode() + b"\n"
+    data = _encoded(line)
     if not _reader.takes():
         return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # user code may have closed or replaced it
@@ -62,6 +60,26 @@ def exception(name: str, error: BaseException, **fields: Any) -> None:
     """Write one line with an error's class, text and trace. The log is the only place where a trace goes."""
     trace = "".join(traceback.format_exception(error))
     event(name, error=type(error).__name__, message=str(error), trace=trace, **fields)
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    """A line of at most `_PIPE_BUF` bytes. In JSON a character may take twelve, and lists of any length are there, too."""
+    data = json.dumps(line, default=str).encode() + b"\n"
+    longest = _LONGEST_TEXT
+    while len(data) > _PIPE_BUF:
+        if longest == _SHORTEST_TEXT:  # it has hundreds of fields
+            line = dict(list(line.items())[: len(line) // 2])
+        data = json.dumps({key: _cut(value, longest) for key, value in line.items()}, default=str).encode() + b"\n"
+        longest = max(longest // 2, _SHORTEST_TEXT)
+    return data
+
+
+def _cut(value: Any, longest: int) -> Any:
+    """A text's end, and of anything that has parts its beginning, as text, where it is longer than so many characters."""
+    if isinstance(value, str):
+        return value[-longest:]
+    text = json.dumps(value, default=str)
+    return value if len(text) <= longest else text[:longest]
 
 
 class Reader:

@@ -254,4 +254,5 @@ def _has_temporary(environ: Mapping[str, str]) -> bool:
 if __name__ == "__main__":
     model_dir, run_dir, kind, port = sys.argv[1:]
     # On a line of its own, whatever was printed before.
-    print("\n" + json.dumps(asdict(look(Path(model_dir), Path(run_dir), kind, int(port), os.environ))))
+    sys.stdout.write("\n")
+    json.dump(asdict(look(Path(model_dir), Path(run_dir), kind, int(port), os.environ)), sys.stdout)

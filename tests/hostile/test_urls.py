@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -56,6 +57,7 @@ def _namespaces() -> list[str]:
 def test_a_careless_script_is_led_inside(see: Callable[[str], dict[str, Any]]) -> None:
     """So that the next test could fail: the same URLs and network, and what many an example does."""
     seen = see("naive")
+    print(f"\nnaive: {sum(seen['forbidden'].values())} forbidden calls, to {len(seen['forbidden'])} addresses")  # noqa: T201
     assert sum(seen["forbidden"].values()) > 100
     assert {"tcp 169.254.169.254 80", "tcp fd00:ec2::254 80", "tcp 127.0.0.1 80", "tcp 10.0.0.1 80"} <= set(seen["forbidden"])
     assert 2 * [each["status"] for each in seen["good"]].count(200) > len(seen["good"])  # it does fetch
@@ -64,6 +66,8 @@ def test_a_careless_script_is_led_inside(see: Callable[[str], dict[str, Any]]) -
 @pytest.mark.timeout(120)
 def test_no_url_makes_the_container_call_a_forbidden_address(see: Callable[[str], dict[str, Any]]) -> None:
     seen = see("guarded")
+    statuses = Counter(each["status"] for each in seen["hostile"])
+    print(f"\nguarded: {dict(statuses)}, {sum(seen['forbidden'].values())} forbidden calls")  # noqa: T201
     assert len({each["url"] for each in seen["hostile"]}) >= 290
     assert seen["forbidden"] == {}
     assert seen["called"] > 100  # it does call whom it may
@@ -111,4 +115,5 @@ def test_two_that_send_a_byte_a_second_keep_nobody_waiting(see: Callable[[str], 
     assert {each["status"] for each in beside["good"]} == {200}
     assert len(beside["good"]) > 50
     quiet, busy = (sorted(each["seconds"] for each in beside[name])[-len(beside[name]) // 100] for name in ("quiet", "good"))
+    print(f"\n{len(beside['good'])} beside two slow ones: {busy * 1e3:.0f} ms, {quiet * 1e3:.0f} ms without")  # noqa: T201
     assert busy < 2 * quiet + 0.2

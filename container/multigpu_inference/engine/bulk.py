@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from multigpu_inference.arena import Arena
-from multigpu_inference.engine.fair_places import FairPlaces
+from multigpu_inference.arena import Arena, end_of
 from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import FunctionFailed, ResponseTooLarge, ServingError
+from multigpu_inference.fair_places import FairPlaces
 from multigpu_inference.ipc import Blob, Slice
 from multigpu_inference.messages import Invocation
 
@@ -66,7 +66,10 @@ class BulkRequests:
                 for number, each in enumerate(inputs)
             ]
         request.spans += (("items_ms", began, time.monotonic(), len(inputs)),)
-        return b"[" + b",\n".join(item.result() for item in items) + b"]\n"
+        joined = b"[" + b",\n".join(item.result() for item in items) + b"]\n"
+        answer = request.arena.memory.write([joined], request.used)  # a packet with so many bytes would need a file of its own
+        request.used = max(request.used, end_of(answer))
+        return answer[0]
 
     async def _answer_item(self, request: Request, given: FetchedInput, invocation: Invocation, room: _Room) -> bytes:
         """One item's answer, or why there is none; JSON either way."""

@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from multigpu_inference.arena import Arena
 from multigpu_inference.config import MAX_FRONT_END_WORKERS
 from multigpu_inference.engine.engine import Engine
 from multigpu_inference.engine.request_arena import RequestArena
-from multigpu_inference.errors import ClientGone
+from multigpu_inference.errors import ClientGone, Exhausted
 from multigpu_inference.ipc import Blob, FrameStream
 from multigpu_inference.messages import (
     HEARTBEAT_S,
@@ -133,9 +134,9 @@ class _Connection:
                 request = asyncio.create_task(self._answer(message, blobs[0]), name=message.request_id)
                 self._requests[message.request_id] = request
                 request.add_done_callback(self._answered)
-            case ArenaOpened():
+            case ArenaOpened() if blobs:  # else there was no descriptor left for it here: see `_answer`
                 self._arenas[message.number] = RequestArena(Arena(blobs[0].take()))
-            case ArenaClosed():
+            case ArenaClosed() if message.number in self._arenas:
                 self._arenas.pop(message.number).close()
             case Cancellation() if message.request_id in self._requests:
                 self._requests[message.request_id].cancel()
@@ -143,16 +144,27 @@ class _Connection:
                 self._engine.refused(message)
             case Scrape():
                 content_type, text = self._engine.exposition(for_people=message.for_people)
-                self._send(Exposition(message.number, content_type), [text])
+                with contextlib.suppress(OSError):  # whoever waits for it gives up by itself
+                    self._stream.send(Exposition(message.number, content_type), [text])
             case Watch():
                 self._telling = asyncio.create_task(self._tell_health())
 
     async def _answer(self, invocation: Invocation, body: Blob) -> None:
-        arena = self._arenas[invocation.arena]
+        arena = self._arenas.get(invocation.arena)
+        if arena is None:
+            error = Exhausted()
+            self._engine.refused(Refusal(error.status, error.code))
+            self._refuse(Answer(invocation.request_id, error.status, "", arena_is_free=False))
+            return
         answer, answer_body = await self._engine.answer(invocation, body, arena)
         if not answer.arena_is_free:
             self._arenas.pop(invocation.arena).close()
-        self._send(answer, [answer_body])
+        try:
+            self._stream.send(answer, [answer_body])
+        except ConnectionError:  # it has gone; that its request was given up stands in the log
+            pass
+        except OSError:
+            self._refuse(answer)
 
     def _answered(self, request: asyncio.Task[None]) -> None:
         request_id = request.get_name()
@@ -161,17 +173,31 @@ class _Connection:
             gone = ClientGone()
             self._send(Answer(request_id, gone.status, "application/json"), [gone.body(request_id)])
 
+    def _refuse(self, answer: Answer) -> None:
+        """Say that there is no memory or descriptor for an answer, in its place.
+
+        A request whose answer never comes would have its place in the front end for good: where not even this can be sent, the
+        connection ends, and the front end begins anew.
+        """
+        error, request_id = Exhausted(), answer.request_id
+        log.event("answer_not_sent", request_id=request_id, status=error.status, error=error.code)
+        of_arena = (answer.arena_is_free, answer.arena_used)
+        refusal = Answer(request_id, error.status, "application/json", {}, error.retry_after_s, *of_arena)
+        self._send(refusal, [error.body(request_id)])
+
     async def _tell_health(self) -> None:
         """Say how the engine is: at once, at every change, and as often as a heartbeat."""
-        with contextlib.suppress(OSError):
-            told, at = None, 0.0
-            while True:
-                health, now = self._engine.health(), asyncio.get_running_loop().time()
-                if health != told or now - at >= HEARTBEAT_S:
-                    self._stream.send(health)
-                    told, at = health, now
-                await asyncio.sleep(_LOOK_EVERY_S)
+        told, at = None, 0.0
+        while True:
+            health, now = self._engine.health(), asyncio.get_running_loop().time()
+            if health != told or now - at >= HEARTBEAT_S:
+                self._send(health)
+                told, at = health, now
+            await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _send(self, message: Message, blobs: list[Blob]) -> None:
-        with contextlib.suppress(OSError):  # it has gone; that its request was given up stands in the log
+    def _send(self, message: Message, blobs: Sequence[Blob] = ()) -> None:
+        """Send what the other side waits for; where that cannot be, it is to see the end of the connection."""
+        try:
             self._stream.send(message, blobs)
+        except OSError:
+            self._stream.close()

@@ -1,6 +1,7 @@
 """Why a worker process ended, and whether the requests that it worked on may have been the reason.
 
     exit code, a signal such as SIGSEGV ──► from inside      a request may be answered 422 for these
+    left because it could not go on     ──► broken           counts against no request either
     killed by the engine for a task     ──► hung
     SIGKILL, and the kernel ran out     ──► out of memory
     any other signal                    ──► from outside     counts against no request
@@ -45,6 +46,12 @@ class Cause(StrEnum):
     HUNG = "hung"
     OUT_OF_MEMORY = "out of memory"
     OUTSIDE = "from outside"
+    BROKEN = "broken"
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether it counts against no request."""
+        return self in (Cause.OUTSIDE, Cause.BROKEN)
 
 
 def cause_of(code: int | None, killed_for: Cause | None, *, out_of_memory: bool) -> Cause:
@@ -58,6 +65,8 @@ def cause_of(code: int | None, killed_for: Cause | None, *, out_of_memory: bool)
     if code is None or code == -signal.SIGKILL:
         by_others = Cause.OUT_OF_MEMORY if out_of_memory else Cause.OUTSIDE
         return killed_for or by_others
+    if code == BROKEN:  # between two tasks, such as by a script that leaves files open: whoever comes next has not done that
+        return Cause.BROKEN
     # An exit code of 0, too: nothing in a worker ends it while it has a task.
     return Cause.INSIDE if code >= 0 or -code in _FROM_INSIDE else Cause.OUTSIDE
 

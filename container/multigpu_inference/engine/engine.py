@@ -41,6 +41,7 @@ from multigpu_inference.engine.worker_process import WorkerProcess
 from multigpu_inference.errors import (
     ClientGone,
     DeadlineExceeded,
+    Exhausted,
     KnownUnprocessable,
     ResponseTooLarge,
     ServingError,
@@ -85,6 +86,7 @@ class Engine:
         self._telemetry: Telemetry
         self._telling: asyncio.Task[None] | None = None
         self._poison = PoisonList()
+        self._sample_fetched: list[bytes] = []  # what `input_fn` is given of the sample, where that is fetched
         self._arrived: dict[str, float] = {}  # of requests without an answer: when they came
 
     async def wait_lost(self) -> int:
@@ -169,7 +171,7 @@ class Engine:
             error = ClientGone()
         except Exception as fault:  # a fault of ours must cost one request, not the connection
             log.exception("request_failed", fault, request_id=invocation.request_id)
-            error = ServingError()
+            error = Exhausted() if isinstance(fault, OSError | MemoryError) else ServingError()
         if isinstance(error, DeadlineExceeded | ClientGone) and request.waits_for:
             self._telemetry.spared(error.code, request.waits_for)
         if error is not None:
@@ -328,8 +330,11 @@ class Engine:
         arena = RequestArena(Arena.create())
         request = Request(invocation, arena.memory.write([body], 0)[0], arena)
         try:
-            if self._fetches(invocation):
+            if self._sample_fetched:  # a replacement does not depend on where that comes from
+                request.take(arena.memory.write(self._sample_fetched, request.used), [])
+            elif self._fetches(invocation):
                 self._take(request, (await request.fetch(self._fetcher))[0][0])
+                self._sample_fetched = [arena.memory.read(blob) for blob in request.source]
             task = request.task(steps)
             task.arena_used = request.used
             worker.reserve()

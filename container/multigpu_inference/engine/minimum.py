@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 _LOADS, _BESIDE_S = 3.0, 10.0
+_PAUSES = 1 / 3  # of the recovery limit: a pause of ours must not be what makes it too long
 
 
 def recovery_limit_s(longest_load_s: float) -> float:
@@ -18,6 +19,11 @@ def recovery_limit_s(longest_load_s: float) -> float:
     Three times that, because others load beside it and caches are cold; and ten seconds for a short one on a busy machine.
     """
     return _LOADS * longest_load_s + _BESIDE_S
+
+
+def pause_limit_s(limit_s: float) -> float:
+    """How long a start may be put off while fewer live than must, in seconds, where the replacement may take `limit_s`."""
+    return _PAUSES * limit_s
 
 
 class Minimum:

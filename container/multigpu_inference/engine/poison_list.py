@@ -2,9 +2,10 @@
 
     answered 422 ──► remember(its source) ──► the same source again ──► 422 at once, no worker touched
 
-Known by a hash of what `input_fn` would be given: the body, or what `fetch_fn` gave in its place. So a photo that kills is
-known by its bytes, whichever URL it came from: such a request is refused when it has been fetched, and costs no worker. A form
-is known by its file. Requests are hashed only where something of the same type and length is remembered.
+Known by a hash of what `input_fn` would be given: the body, or what `fetch_fn` gave in its place, and what goes with it, such
+as a form's other fields: they may be what kills, and must not keep a photo out for all others. So a photo that kills is known
+by its bytes, whichever URL it came from: such a request is refused when it has been fetched, and costs no worker. Requests are
+hashed only where something of the same type and length is remembered.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ class PoisonList:
         self._forget_old()
         return len(self._entries)
 
-    async def remember(self, content_type: str, source: Sequence[Buffer]) -> None:
-        """Take note of what has killed."""
-        key = await _key(content_type, source)
+    async def remember(self, content_type: str, source: Sequence[Blob], read: Callable[[], Sequence[Buffer]]) -> None:
+        """Take note of what has killed; the arguments are those of `knows`."""
+        key = await _key(content_type, source, read())
         if self._entries.pop(key, None) is None:
             self._alike[key[:2]] += 1
         self._entries[key] = self._clock()
@@ -71,14 +72,14 @@ class PoisonList:
         Args:
             content_type: The request's.
             source: What `input_fn` would be given, wherever it is.
-            read: Gives its bytes; called only where something is remembered that is as long.
+            read: Gives its bytes, and last what goes with them; called only where something is remembered that is as long.
         """
         if not self._entries:
             return False
         self._forget_old()
         if not self._alike[content_type, sum(map(size_of, source))]:
             return False
-        return await _key(content_type, read()) in self._entries
+        return await _key(content_type, source, read()) in self._entries
 
     def _forget_old(self) -> None:
         oldest = self._clock() - self._max_age_s
@@ -92,16 +93,16 @@ class PoisonList:
             del self._alike[key[:2]]
 
 
-async def _key(content_type: str, source: Sequence[Buffer]) -> Key:
-    length = sum(map(size_of, source))
-    digest = _digest(source) if length <= _HASHED_AT_ONCE_BYTES else await asyncio.to_thread(_digest, source)
-    return content_type, length, digest
+async def _key(content_type: str, source: Sequence[Blob], given: Sequence[Buffer]) -> Key:
+    at_once = sum(map(size_of, given)) <= _HASHED_AT_ONCE_BYTES
+    digest = _digest(given) if at_once else await asyncio.to_thread(_digest, given)
+    return content_type, sum(map(size_of, source)), digest
 
 
-def _digest(source: Sequence[Buffer]) -> bytes:
+def _digest(given: Sequence[Buffer]) -> bytes:
     """Of all parts one after another, each with its length: where one ends is content, too."""
     digest = hashlib.blake2b(digest_size=32)
-    for part in source:
+    for part in given:
         raw = memoryview(part).cast("B")
         digest.update(raw.nbytes.to_bytes(8, "little"))
         digest.update(raw)

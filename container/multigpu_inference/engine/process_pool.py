@@ -19,6 +19,8 @@ def threads(count: int) -> dict[str, str]:
 
 
 ONE_THREAD = threads(1)
+# Of later ones' time, for a fresh worker's first task: its script has been imported already, and there is no model to warm up.
+_FIRST_TASKS = 3
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -34,6 +36,7 @@ class ProcessPool(WorkerGroup):
             hang_after_s: When anything is taken for a hang, in seconds; a pool worker's task may be so earlier.
         """
         numbers = itertools.count()
+        hang_after_s = min(settings.preprocess_timeout_s, hang_after_s)
         super().__init__(
             "pool",
             lambda slot: Command(
@@ -42,7 +45,8 @@ class ProcessPool(WorkerGroup):
             count,
             room=1,
             startup_timeout_s=settings.startup_timeout_s,
-            hang_after_s=min(settings.preprocess_timeout_s, hang_after_s),
+            hang_after_s=hang_after_s,
+            first_task_s=_FIRST_TASKS * hang_after_s,
             keep_spare=True,
             take_turns=False,
         )

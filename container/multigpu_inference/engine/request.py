@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
@@ -21,6 +22,7 @@ from multigpu_inference.messages import FETCH_FN, INPUT_FN, STORE_FN, FetchedIte
 
 # Deaths from outside after which a request is tried again: that many in a row are no accident, and it is told to come later.
 _TRIES_AFTER_KILLS = 3
+_CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 
 Spans: TypeAlias = tuple[tuple[str, float, float, int], ...]
 
@@ -116,7 +118,7 @@ class Request:
                     raise Unavailable("the processes that worked on the request were ended") from None
             except WorkerDied:
                 if died:
-                    await poison.remember(self.invocation.content_type, self.read_source())
+                    await poison.remember(self.invocation.content_type, self.source, self._read_given)
                     raise Unprocessable from None
                 died = self.alone = True
             log.event("request_tried_again", request_id=self.invocation.request_id, alone=self.alone, because=because)
@@ -124,11 +126,16 @@ class Request:
 
     async def is_known(self, poison: PoisonList) -> bool:
         """Whether the same content has killed before."""
-        return await poison.knows(self.invocation.content_type, self.source, self.read_source)
+        return await poison.knows(self.invocation.content_type, self.source, self._read_given)
 
-    def read_source(self) -> list[Buffer]:
-        """The bytes of its source, where they are: no copy."""
-        return [self.arena.memory.array(blob) if isinstance(blob, Slice) else blob for blob in self.source]
+    def _read_given(self) -> list[Buffer]:
+        """What a script is given: the bytes of its source, where they are, without a copy; and the options beside them.
+
+        Of the headers only the one that is a client's word to the script: others differ each time that the same is sent.
+        """
+        given, invocation = [self.arena.memory.array(b) if isinstance(b, Slice) else b for b in self.source], self.invocation
+        options = [invocation.accept, invocation.headers.get(_CUSTOM_ATTRIBUTES), sorted(invocation.form.items())]
+        return [*given, json.dumps(options).encode()]
 
     async def fetch(self, fetcher: WorkerGroup, place: Place | None = None) -> tuple[list[FetchedInput], bool]:
         """Run `fetch_fn`: what it gave, and whether that is to be answered as a list.

@@ -28,7 +28,7 @@ class SlotRecord:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Nothing has happened yet."""
         self._clock = clock
-        self._mishaps = 0  # in short succession: they make the pauses longer
+        self._mishaps = 0  # in short succession, with no answer between them: they make the pauses longer
         self._answered = -math.inf  # when the last request was
         self.failures = 0
         self.given_up = False
@@ -36,7 +36,7 @@ class SlotRecord:
     def answered(self) -> None:
         """Its process has answered a request as asked."""
         self._answered = self._clock()
-        self.failures = 0
+        self.failures = self._mishaps = 0
 
     def ended(self, lived_s: float, *, from_outside: bool, lost_device: bool) -> None:
         """Its process has ended.

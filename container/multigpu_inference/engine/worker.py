@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -154,7 +155,12 @@ class _Worker:
         except BaseException as error:  # a fault of ours, or a device's between two functions: the worker lives on
             kind = self._kind_of(error)
             log.exception("task_failed", error, request_id=task.invocation.request_id)
-            name = (OutOfMemory if kind is DeviceErrorKind.OUT_OF_MEMORY else ServingError).__name__
+            told: type[ServingError] = OutOfMemory if kind is DeviceErrorKind.OUT_OF_MEMORY else ServingError
+            if isinstance(error, OSError):  # its arena cannot be reached
+                told = Exhausted
+                if error.errno == errno.EMFILE:  # what the script leaves open stays so: a fresh process can go on
+                    self._leave(BROKEN)
+            name = told.__name__
             # Nobody knows what of the arena it still refers to.
             said, out = Failure(task.task_id, name, "", one_line(error), keeps_arena=True), []
         if isinstance(said, Failure) and said.kind == OutOfMemory.__name__:

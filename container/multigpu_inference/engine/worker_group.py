@@ -21,7 +21,7 @@ from typing import TypeAlias
 from multigpu_inference import log
 from multigpu_inference.child_process import Command
 from multigpu_inference.engine.death import DEVICE_LOST, Cause
-from multigpu_inference.engine.minimum import Minimum, recovery_limit_s
+from multigpu_inference.engine.minimum import Minimum, pause_limit_s, recovery_limit_s
 from multigpu_inference.engine.patience import Patience
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.scheduler import Scheduler
@@ -35,7 +35,7 @@ from multigpu_inference.messages import Task
 
 Prepare: TypeAlias = Callable[[WorkerProcess], Awaitable[None]]
 
-# Before a spare is started in the place of one that died idle: should each do so, they must not take the cores from the others.
+# Before a spare is started in the place of one that died idle or did not start: should each, others must not lose the cores.
 _SPARE_PAUSE_S = 1.0
 _MOST_FAILED = 1024
 
@@ -52,6 +52,7 @@ class WorkerGroup:
         *,
         startup_timeout_s: float,
         hang_after_s: float,
+        first_task_s: float | None = None,
         late_tasks: int = 1,
         keep_spare: bool = False,
         refuse_when_none: bool = False,
@@ -69,6 +70,7 @@ class WorkerGroup:
             room: Tasks that one worker may hold.
             startup_timeout_s: How long one may take to be ready.
             hang_after_s: How long a task may take before its worker is killed.
+            first_task_s: How long a fresh worker's first one may, at most; None: as long as a start.
             late_tasks: How many of a worker's tasks must have taken longer than that.
             keep_spare: Whether one more worker is kept warm to take a dead one's place at once.
             refuse_when_none: Whether tasks are refused while no worker lives; else they wait.
@@ -82,7 +84,7 @@ class WorkerGroup:
         limit = {} if slow is None else {"limit": slow.limit}
         self._scheduler = Scheduler(count, room, refuse_when_none=refuse_when_none, take_turns=take_turns, **limit)
         self._startup_timeout_s = startup_timeout_s
-        self._patience = Patience(startup_timeout_s, hang_after_s, late_tasks)
+        self._patience = Patience(startup_timeout_s if first_task_s is None else first_task_s, hang_after_s, late_tasks)
         self._keep_spare = keep_spare
         self._prepare = prepare
         self._stopping = False
@@ -96,6 +98,7 @@ class WorkerGroup:
         self._slow = slow
         self._spare: asyncio.Task[WorkerProcess] | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._spare_record = SlotRecord()
         self._keepers: list[asyncio.Task[None]] = []
         self.lost = asyncio.Event()
         self.on_spared: Callable[[str, str], None] = lambda reason, before: None
@@ -266,7 +269,7 @@ class WorkerGroup:
         return worker
 
     def _install(self, slot: int, worker: WorkerProcess) -> None:
-        worker.on_room = partial(self._scheduler.has_room, slot)
+        worker.on_room = partial(self._has_room, slot)
         worker.on_spared = self.on_spared
         self._scheduler.workers[slot] = worker
         self._slots[worker] = slot
@@ -274,6 +277,13 @@ class WorkerGroup:
             self._slow.replaced(slot)
         self._note_living()
         self._scheduler.has_room(slot)
+
+    def _has_room(self, slot: int) -> None:
+        if self._slow is not None and self._slow.is_probed(slot):
+            # Once its answer's time has been noted: it may have to miss some turns.
+            asyncio.get_running_loop().call_soon(self._scheduler.has_room, slot)
+        else:
+            self._scheduler.has_room(slot)
 
     def _note_living(self) -> None:
         living = [slot for slot, worker in enumerate(self._scheduler.workers) if worker is not None]
@@ -295,14 +305,20 @@ class WorkerGroup:
             self._renewal = asyncio.create_task(self._renew(self._spare), name="renew spare")
 
     async def _renew(self, spare: asyncio.Task[WorkerProcess]) -> None:
-        """Start another spare where one dies that nobody has taken: else the next death would cost a start."""
+        """Start another spare where one dies or does not start that nobody has taken: the next death would cost a start."""
         await asyncio.wait([spare])
-        if spare.cancelled() or spare.exception() is not None:
+        if spare.cancelled():
             return
-        worker = spare.result()
-        code = await worker.wait_closed()
-        log.event("worker_died", worker=worker.name, pid=worker.pid, reason=_reason(code), cause=worker.cause)
-        await asyncio.sleep(_SPARE_PAUSE_S)
+        error = spare.exception()
+        if error is None:
+            self._spare_record.answered()
+            worker = spare.result()
+            code = await worker.wait_closed()
+            log.event("worker_died", worker=worker.name, pid=worker.pid, reason=_reason(code), cause=worker.cause)
+        else:
+            self._spare_record.failed_to_start()
+            log.event("worker_failed_to_start", reason=str(error))
+        await asyncio.sleep(max(_SPARE_PAUSE_S, self._spare_record.pause_s))
         self._start_spare()
 
     async def _keep(self, slot: int) -> None:
@@ -341,6 +357,10 @@ class WorkerGroup:
             self._start_spare()
         return worker if worker.alive else None
 
+    def _pause_s(self, record: SlotRecord) -> float:
+        too_few = self.healthy < self._at_least
+        return min(record.pause_s, pause_limit_s(self._recovery_limit_s)) if too_few else record.pause_s
+
     async def _replacement(self, slot: int) -> WorkerProcess | None:
         """A new worker, after a pause where the last ones ended early; None where the slot is given up."""
         record = self._records[slot]
@@ -348,7 +368,7 @@ class WorkerGroup:
             spare = await self._take_spare()
             if spare is not None:
                 return spare
-            await asyncio.sleep(record.pause_s)
+            await asyncio.sleep(self._pause_s(record))
             try:
                 return await self._start_worker(slot, self._recovery_limit_s)
             except (StartupError, OSError) as error:  # such as too many open files

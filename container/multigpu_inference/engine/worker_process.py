@@ -27,14 +27,16 @@ from multigpu_inference.engine.death import Cause, OomKills, cause_of
 from multigpu_inference.engine.interest import Withdrawals
 from multigpu_inference.engine.patience import Patience
 from multigpu_inference.engine.request_arena import RequestArena
-from multigpu_inference.errors import StartupError, WorkerDied, WorkerKilled, WorkerLost
+from multigpu_inference.errors import Exhausted, StartupError, WorkerDied, WorkerKilled, WorkerLost
 from multigpu_inference.ipc import Blob, FrameStream
 from multigpu_inference.messages import Failure, Result, Task, WithdrawalsOpened
-from multigpu_inference.proc_stat import is_stopped
+from multigpu_inference.proc_stat import is_ending, is_stopped
 
 # Tasks that wait in a worker beside those that it works on: enough for its next one to be there when it has done one.
 _WAITING_IN_WORKER = 1
 _LOOK_AGAIN_S = 1.0
+# A device's driver takes back what a process had, after its socket has been closed and before its exit can be seen.
+_ENDING_S = 10.0
 _oom_kills = OomKills()
 
 
@@ -171,6 +173,7 @@ class WorkerProcess:
             ServingError: what the task raised.
             WorkerDied: where the process ended while it worked on this task; `WorkerKilled` where that came from outside.
             WorkerLost: where it ended before it got to it.
+            Exhausted: where there is no memory or descriptor here to send it.
         """
         self._reserved -= 1
         if not self._alive:
@@ -189,10 +192,13 @@ class WorkerProcess:
                 arena.open_for(self._stream)
             self._stream.send(task, blobs)
         except ConnectionError:
-            self._alive = False  # it has gone, or is going: what it still says is heard, then all are told
-        except OSError:  # for want of memory or files here: it cannot be reached, which is no task's fault
-            self._alive = False
-            self._kill_for(Cause.OUTSIDE)
+            self._alive = False  # it has gone, or is going: what it still says is heard
+            reply.set_exception(WorkerLost())
+        except OSError:  # for want of memory or descriptors here: nothing was sent, and the worker is as good as ever
+            self._settle(task.task_id)
+            self._time_the_oldest()
+            self.on_room()
+            raise Exhausted from None
         try:
             return await reply
         except (asyncio.CancelledError, WorkerDied):
@@ -276,9 +282,13 @@ class WorkerProcess:
             while not (await asyncio.wait([reading, ended], timeout=_LOOK_AGAIN_S, return_when=first))[0]:
                 self._look()
             # Its last answers may still be in the socket; and it should end by itself, so that its exit code is its own.
+            self._alive = False
             await asyncio.wait([reading, ended], timeout=LAST_WORDS_S)
+            if not ended.done() and is_ending(self._child.pid):
+                await asyncio.wait([ended], timeout=_ENDING_S)
             if not ended.done() and not self._stopping:
-                self._kill_for(Cause.INSIDE)  # it goes on without its socket, which only its own code can have closed
+                # Where it goes on without its socket, only its own code can have closed that.
+                self._kill_for(Cause.OUTSIDE if is_ending(self._child.pid) else Cause.INSIDE)
                 await asyncio.wait([ended], timeout=LAST_WORDS_S)
         finally:
             reading.cancel()
@@ -295,13 +305,18 @@ class WorkerProcess:
         except Exception as error:  # user code has written into the socket: nothing that follows can be trusted
             log.exception("worker_not_understood", error, worker=self.name)
 
+    def _settle(self, task_id: int) -> _Held:
+        """A task that the worker does not have any more; its places are free."""
+        held = self._waiting.pop(task_id)
+        if held.place is not None:
+            held.place.give_back()
+        self._slots.append(held.task.slot)
+        self._alone = self._alone and bool(self._waiting)
+        return held
+
     def _note(self, message: Result | Failure, blobs: list[Blob]) -> None:
         """Hand an answer to who waits for it."""
-        task, reply, arena, sent, place = self._waiting.pop(message.task_id)
-        if place is not None:
-            place.give_back()
-        self._slots.append(task.slot)
-        self._alone = self._alone and bool(self._waiting)
+        _, reply, arena, sent, _ = self._settle(message.task_id)
         if not self._warm and isinstance(message, Result):
             self._warm = True
             self._patience.first_task_took(asyncio.get_running_loop().time() - sent)
@@ -327,7 +342,7 @@ class WorkerProcess:
             just_now = asyncio.get_running_loop().time() - 2 * _LOOK_AGAIN_S
             began = min((held.sent for held in waiting.values()), default=just_now)
             self.cause = cause_of(self._child.returncode, self._killed_for, out_of_memory=_oom_kills.since(began))
-        died = WorkerKilled if self.cause is Cause.OUTSIDE else WorkerDied
+        died = WorkerKilled if self.cause.is_nobodys else WorkerDied
         for number, held in enumerate(waiting.values()):
             if held.place is not None:
                 held.place.give_back()

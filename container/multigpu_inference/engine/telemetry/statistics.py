@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from multigpu_inference.engine.telemetry.finished_request import FinishedRequest, hop_label
 from multigpu_inference.engine.telemetry.histogram import BATCH_SIZES, SECONDS, Histogram
-from multigpu_inference.errors import Draining, KnownUnprocessable, Overloaded, Unavailable
+from multigpu_inference.errors import Draining, Exhausted, KnownUnprocessable, Overloaded, Unavailable
 
-# Requests that nobody has begun to work on: the engine or the front end had no place for them, or they are known to kill.
-REFUSALS = frozenset({Overloaded.code, Draining.code, Unavailable.code, KnownUnprocessable.code})
+# Requests for which there was no place, memory or descriptor, in the engine or the front end, or that are known to kill.
+REFUSALS = frozenset({Overloaded.code, Draining.code, Unavailable.code, Exhausted.code, KnownUnprocessable.code})
 ENGINE, FRONT_END = "engine", "front_end"
 # All of a request's time that no hop accounts for.
 QUEUE = "queue"

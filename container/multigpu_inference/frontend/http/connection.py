@@ -35,8 +35,8 @@ UNREAD_LIMIT_S = 30.0
 # How long a client may take nothing of an answer that waits for it.
 STALLED_LIMIT_S = 30.0
 MAX_CONNECTIONS = 4096
-# What else has descriptors in this process, and how many a connection has: its own, and its request's arena.
-_OTHER_DESCRIPTORS, _DESCRIPTORS_EACH = 32, 2
+# What else has descriptors in this process, and how many a connection has: its own, and its request's arena with its mapping.
+_OTHER_DESCRIPTORS, _DESCRIPTORS_EACH = 32, 3
 # Requests that a client may send ahead of the answer to the one before; uvicorn itself parses and keeps any number of them.
 MAX_PIPELINED = 16
 # Up to this an answer's head and body go in one piece; beyond it, joining them would cost more than it saves.

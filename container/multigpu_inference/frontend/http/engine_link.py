@@ -16,12 +16,11 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from multigpu_inference import log
-from multigpu_inference.errors import ClientGone, DeadlineExceeded, Draining, Overloaded, ServingError, Unavailable
+from multigpu_inference.errors import ClientGone, DeadlineExceeded, Draining, Exhausted, Overloaded, ServingError, Unavailable
 from multigpu_inference.frontend.http.arena_pool import ArenaPool, PooledArena
 from multigpu_inference.ipc import Blob, FrameStream
 from multigpu_inference.messages import (
@@ -76,6 +75,7 @@ class EngineLink:
         self._stream: FrameStream | None = None
         self._arenas: ArenaPool | None = None
         self._pending: dict[str, _Pending] = {}
+        self._late: dict[str, _Pending] = {}  # given up; their arenas come back when they are answered after all
         self._receiving = 0  # requests whose bodies are on their way in
         self._refusals = Counter[tuple[int, str]]()  # of which the engine has not been told
         self._scrapes: dict[int, asyncio.Future[tuple[str, bytes]]] = {}
@@ -99,14 +99,18 @@ class EngineLink:
         """How many parts of one bulk request may be in flight: half of what the engine holds, so that others come in too."""
         return max(1, self._health.max_in_flight // 2) if self._health is not None else 1
 
-    def refusal(self) -> ServingError | None:
-        """Why a request would be refused now: known before its body is read, so that overload costs little."""
+    def refusal(self, *, received: bool = False) -> ServingError | None:
+        """Why a request would be refused now: known before its body is read, so that overload costs little.
+
+        Args:
+            received: Whether its body is here already, as that of a part of a bulk request.
+        """
         if self._stream is None or self._health is None:
             return Unavailable("the endpoint is starting" if not self.reached.is_set() else None)
         if self._health.state == "draining":
             return Draining()
         most = self._health.max_in_flight
-        full = len(self._pending) >= most or self._receiving >= max(2 * most, _RECEIVING_AT_LEAST)
+        full = len(self._pending) >= most or (not received and self._receiving >= max(2 * most, _RECEIVING_AT_LEAST))
         return Overloaded(retry_after_s=self._health.retry_after_s) if full else None
 
     def arena(self) -> PooledArena:
@@ -119,15 +123,6 @@ class EngineLink:
         """A request has ended before it was handed on."""
         self._receiving -= 1
         arena.pool.give_back(arena, arena.memory.size())
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Count as a request whose body is on its way in for the length of the block: a bulk request holds one for long."""
-        self._receiving += 1
-        try:
-            yield
-        finally:
-            self._receiving -= 1
 
     async def run(self) -> None:
         """Be connected, for ever; connect anew whenever the connection ends."""
@@ -249,7 +244,7 @@ class EngineLink:
         if self._arenas is not None:
             self._arenas.lose()
         self._stream = self._arenas = self._health = None
-        pending, self._pending = self._pending, {}
+        pending, self._pending, self._late = self._pending, {}, {}
         waiting: list[asyncio.Future[Any]] = [*(request.answer for request in pending.values()), *self._scrapes.values()]
         for future in waiting:
             if not future.done():
@@ -267,9 +262,13 @@ class EngineLink:
                 text.set_result((message.content_type, bytes(blobs[0])))
 
     def _answered(self, answer: Answer, body: Blob) -> None:
-        pending = self._pending.pop(answer.request_id)
+        request_id = answer.request_id
+        pending = self._late.pop(request_id) if request_id in self._late else self._pending.pop(request_id)
         if not pending.answer.done():
-            pending.answer.set_result((answer, body if isinstance(body, bytearray) else pending.arena.memory.read(body)))
+            try:
+                pending.answer.set_result((answer, body if isinstance(body, bytearray) else pending.arena.memory.read(body)))
+            except OSError:  # no descriptor for its mapping
+                pending.answer.set_exception(Exhausted())
         if answer.arena_is_free:
             pending.arena.pool.give_back(pending.arena, answer.arena_used)
 
@@ -287,6 +286,7 @@ class EngineLink:
 
     def _give_up_on_the_late(self, now: float) -> None:
         """A function of its own, so that nothing keeps the last request, and its arena with it, until the next look."""
-        for request in self._pending.values():
-            if now > request.give_up_at and not request.answer.done():
+        for request_id in [each for each, request in self._pending.items() if now > request.give_up_at]:
+            request = self._late[request_id] = self._pending.pop(request_id)
+            if not request.answer.done():
                 request.answer.set_exception(DeadlineExceeded())

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from multigpu_inference import log
 from multigpu_inference.config import Settings
 from multigpu_inference.errors import BadRequest, ClientGone, Exhausted, Overloaded, ResponseTooLarge, ServingError
+from multigpu_inference.fair_places import FairPlaces
 from multigpu_inference.frontend.http.answer import HttpAnswer, Send
 from multigpu_inference.frontend.http.arena_pool import PooledArena
 from multigpu_inference.frontend.http.body import Receive, announced_length, receive_body
@@ -31,6 +32,8 @@ from multigpu_inference.messages import Invocation
 INVOCATIONS_PATH = "/invocations"
 # A part of a bulk request that finds the queue full comes again, where another request's client would.
 _COME_AGAIN_S = 0.05
+# Bulk requests that are answered at a time. Each holds its parts in memory for as long as its client takes over them.
+_MOST_BULKS = 16
 
 
 class _Received(NamedTuple):
@@ -57,6 +60,8 @@ class Invocations:
         self._engine = engine
         self._request_timeout_s = settings.engine.request_timeout_s
         self._max_payload_bytes = settings.front_end.max_payload_bytes
+        self._bulks = 0  # bulk requests that are being answered
+        self._part_places: FairPlaces | None = None  # which their parts share; as many as the engine says
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is an answer too."""
@@ -69,9 +74,12 @@ class Invocations:
             await _refused(self._engine, error, request_id)(scope, receive, send)
             return
         if isinstance(received.body, list):
-            ask = partial(self._answer_part, request_id, headers)
-            with self._engine.place():
+            self._bulks += 1
+            try:
+                ask = partial(self._answer_part, request_id, headers)
                 await answer_bulk(received.body, ask, self._engine.max_in_bulk, scope, send)
+            finally:
+                self._bulks -= 1
             return
         scope[ON_CLIENT_GONE] = partial(self._engine.cancel, request_id)
         invocation = make_invocation(
@@ -89,6 +97,8 @@ class Invocations:
         length = announced_length(headers, self._max_payload_bytes)
         if (refusal := self._engine.refusal()) is not None:
             raise refusal
+        if is_bulk(content_type):
+            self._refuse_one_bulk_more()
         arena = self._engine.arena()
         try:
             body = await receive_body(scope, receive, length, self._max_payload_bytes, arena.memory)
@@ -96,6 +106,7 @@ class Invocations:
                 return _Received(content_type, body, arena)
             parts = parse_parts(content_type, arena.memory.read(body))
             if is_bulk(content_type):
+                self._refuse_one_bulk_more()  # others may have come in meanwhile
                 self._engine.forget(arena)
                 return _Received(content_type, parts, arena)
             form = of_form([part.in_form() for part in parts])
@@ -103,6 +114,10 @@ class Invocations:
         except BaseException:
             self._engine.forget(arena)
             raise
+
+    def _refuse_one_bulk_more(self) -> None:
+        if self._bulks >= _MOST_BULKS:
+            raise Overloaded("too many bulk requests are being answered")
 
     async def _answer(self, invocation: Invocation, body: Blob, arena: PooledArena) -> HttpAnswer:
         """The engine's answer, or why there is none."""
@@ -118,17 +133,27 @@ class Invocations:
             return HttpAnswer.of_error(error, invocation.request_id)
 
     async def _answer_part(self, request_id: str, headers: dict[str, str], part: Part, number: int) -> HttpAnswer:
-        """Answer one part of a bulk request; where the engine is full, wait for its turn as long as a request may take."""
-        own = f"{request_id}-{number}"
+        """Answer one part of a bulk request: in turn with those of others, which leave the engine room for single requests."""
+        if self._part_places is None:
+            self._part_places = FairPlaces(self._engine.max_in_bulk)
+        async with self._part_places.place(request_id):
+            return await self._answer_part_now(f"{request_id}-{number}", headers, part)
+
+    async def _answer_part_now(self, own: str, headers: dict[str, str], part: Part) -> HttpAnswer:
+        """Answer a part; where the engine is full, wait as long as a request may take."""
         accept = part.headers.get("accept", headers.get("accept", ""))
         arrived = time.monotonic()
-        while (refusal := self._engine.refusal()) is not None:
+        while (refusal := self._engine.refusal(received=True)) is not None:
             if not isinstance(refusal, Overloaded) or time.monotonic() > arrived + self._request_timeout_s:
                 return _refused(self._engine, refusal, own)
             await asyncio.sleep(_COME_AGAIN_S)
         try:
             arena = self._engine.arena()
-            body = arena.memory.write([part.body], 0)[0]
+            try:
+                body = arena.memory.write([part.body], 0)[0]
+            except BaseException:
+                self._engine.forget(arena)
+                raise
         except Exception as error:
             return _refused(self._engine, error, own)
         headers = {**headers, "accept": accept}

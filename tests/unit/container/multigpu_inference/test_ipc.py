@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import resource
 import socket
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -45,6 +46,19 @@ def no_descriptor_left() -> Iterator[None]:
     before = psutil.Process().num_fds()
     yield
     assert psutil.Process().num_fds() == before
+
+
+@contextlib.contextmanager
+def no_room_for_descriptors() -> Iterator[None]:
+    """As where this process has as many descriptors as it may."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("blobs", BLOBS, ids=NAMES)
@@ -132,6 +146,28 @@ def test_what_was_sent_before_an_end_arrives_even_where_that_had_not_read_everyt
     assert pair[1].receive() == ("last words", [])
     with pytest.raises(EOFError):
         pair[1].receive()
+
+
+def test_a_frame_whose_descriptor_finds_no_room_here_comes_without_it(pair: tuple[FrameSocket, FrameSocket]) -> None:
+    with no_descriptor_left():
+        pair[0].send("stdin", [b"x"], descriptor=0)
+        with no_room_for_descriptors():
+            assert pair[1].receive() == ("stdin", [b"x"])
+        pair[0].send("again", descriptor=0)
+        message, (descriptor,) = pair[1].receive()
+        assert message == "again"
+        os.close(descriptor.take())
+
+
+def test_more_descriptors_than_one_are_an_error() -> None:
+    theirs, ours = socket_pair()
+    frames = FrameSocket(ours)
+    with no_descriptor_left():
+        socket.send_fds(theirs, [ipc.pack("m").data], [0] * 5)
+        with pytest.raises(FrameError, match="cut off"):
+            frames.receive()
+    theirs.close()
+    frames.close()
 
 
 @pytest.mark.parametrize("data", [b"x", b"hello world", b"f", b"fgarbage", b"s", b"f" + pickle.dumps("no pair")])

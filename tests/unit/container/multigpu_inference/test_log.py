@@ -88,6 +88,32 @@ def test_a_log_that_nobody_reads_fails_no_request(before: str) -> None:
     assert (done.returncode, done.stderr) == (7, b"")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message": "\N{GRINNING FACE}" * 5000, "reason": "\N{GRINNING FACE}" * 5000},
+        {"spans": [("preprocess_ms", 1.0, 2.0, 1)] * 1000},
+        {"placement": {f"replica-{number}": ("cuda:0",) for number in range(2000)}, "text": "x" * 10_000},
+        {f"field-{number}": "\N{GRINNING FACE}" * 100 for number in range(500)},
+        {"x" * 200 + str(number): number for number in range(50)},
+    ],
+    ids=["text beyond ASCII", "a list", "a dictionary", "many fields", "long names"],
+)
+def test_no_line_is_longer_than_a_pipe_takes_whole(capfd: pytest.CaptureFixture[str], fields: dict[str, Any]) -> None:
+    log.event("request", request_id="r-1", **fields)
+    out = capfd.readouterr().out
+    assert 500 < len(out.encode()) <= 4096
+    line = json.loads(out)
+    assert (line["event"], line["request_id"]) == ("request", "r-1")
+
+
+def test_a_traces_end_stays(capfd: pytest.CaptureFixture[str]) -> None:
+    log.event("x", trace="a" * 5000 + "the end", short="as it is", spans=[1, 2])
+    (line,) = lines(capfd)
+    assert line["trace"].endswith("the end")
+    assert (line["short"], line["spans"]) == ("as it is", [1, 2])
+
+
 def environ() -> dict[str, str]:
     """With this process's import path, and standard output buffered as it is by default."""
     return {"PYTHONPATH": os.pathsep.join(sys.path)}

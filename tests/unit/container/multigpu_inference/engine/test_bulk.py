@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from multigpu_inference.arena import Arena
+from multigpu_inference.arena import INLINE_BYTES, Arena, end_of
 from multigpu_inference.engine.bulk import BulkRequests
 from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.errors import ClientGone, DeadlineExceeded, ServingError, WorkerDied
-from multigpu_inference.ipc import Blob
+from multigpu_inference.ipc import Blob, Slice, size_of
 from multigpu_inference.messages import Failure, FetchedItem, Invocation
 
 Answer = Callable[[Request], Awaitable[Blob]]
@@ -50,10 +50,12 @@ class Bulk:
         request = Request(Invocation("r", "a/b", "*/*", {}, now, now + seconds), b"", arena, (("fetch_ms", now, now, 1),))
         given = [each if isinstance(each, FetchedInput) else taken(arena, each) for each in inputs]
         body = await self._requests.answer(request, given)
+        assert end_of([body]) <= request.used
+        assert size_of(body) <= INLINE_BYTES or isinstance(body, Slice)  # never through a file made for it
         assert request.content_type == "application/json"
         assert request.items == len(inputs)
         assert [name for name, *_ in request.spans] == ["fetch_ms", "items_ms"]
-        found: list[Any] = json.loads(bytes(body))
+        found: list[Any] = json.loads(arena.memory.read(body))
         return found
 
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from multigpu_inference.engine.death import Cause, OomKills, cause_of, read_oom_kills
+from multigpu_inference.engine.death import BROKEN, Cause, OomKills, cause_of, read_oom_kills
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,16 @@ from multigpu_inference.engine.death import Cause, OomKills, cause_of, read_oom_
         (None, None, False, Cause.OUTSIDE),
         (-signal.SIGSEGV, Cause.OUTSIDE, False, Cause.INSIDE),  # it was quicker than the engine's SIGKILL
         (7, Cause.HUNG, False, Cause.INSIDE),
+        (BROKEN, None, False, Cause.BROKEN),
+        (BROKEN, Cause.HUNG, True, Cause.BROKEN),
     ],
 )
 def test_why_a_process_ended(code: int | None, killed_for: Cause | None, out_of_memory: bool, cause: Cause) -> None:
     assert cause_of(code, killed_for, out_of_memory=out_of_memory) is cause
+
+
+def test_what_counts_against_no_request() -> None:
+    assert {cause for cause in Cause if cause.is_nobodys} == {Cause.OUTSIDE, Cause.BROKEN}
 
 
 class Machine:

@@ -136,7 +136,7 @@ def test_there_is_something_to_look_at() -> None:
 
 @pytest.mark.parametrize("name", FRONT_END)
 def test_the_front_end_imports_what_crosses_the_processes_only(name: str) -> None:
-    shared = ("arena", "errors", "messages", "ipc", "config", "log", "proc_stat", "process", "run_folder")
+    shared = ("arena", "errors", "messages", "ipc", "config", "log", "proc_stat", "process", "run_folder", "fair_places")
     allowed = {PACKAGE, *(f"{PACKAGE}.{module}" for module in shared)}
     assert within(imports(name), PACKAGE) <= allowed | set(FRONT_END)
 

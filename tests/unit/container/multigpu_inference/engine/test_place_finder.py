@@ -52,12 +52,13 @@ class Workers:
         model = script.call("model_fn", Context(), "/m") if with_model else None
         self.tasks: list[Task] = []
         self.fails: dict[str, ServingError] = {}  # by the first function of a task
+        self.trial_s = 0.0  # how long a trial takes
         self._name = name
         self._is_replica = with_model
         self._runner = ScriptRunner(script, Context(), model, device)
 
     async def run(self, task: Task, blobs: Sequence[Any], arena: RequestArena, **how: bool) -> Reply:
-        await asyncio.sleep(0)  # as a worker would, let others go on
+        await asyncio.sleep(self.trial_s if task.trial else 0)  # as a worker would, let others go on
         self.tasks.append(task)
         if task.steps[0] in self.fails:
             raise self.fails[task.steps[0]]
@@ -301,13 +302,49 @@ def predict_fn(data, model): return data["x"] is None
     asyncio.run(main())
 
 
-def test_where_a_trial_takes_longer_than_a_request_may_all_stays_in_the_replica() -> None:
+def test_where_trials_take_longer_than_a_request_may_all_stays_in_the_replica() -> None:
     async def main() -> None:
         service = Service()
-        with pytest.raises(TimeoutError):
-            await service.answer(limit_s=0.0)
+        service.pool.trial_s = 60
+        for _ in range(3):
+            assert service.places.unknown
+            with pytest.raises(TimeoutError):
+                await service.answer(limit_s=0.05)
         assert service.steps() == REPLICA
         assert await service.answer() == (b"20.0", "text/plain")
+
+    asyncio.run(main())
+
+
+def test_requests_that_had_no_time_left_for_a_trial_settle_nothing() -> None:
+    async def main() -> None:
+        service = Service()
+        service.pool.trial_s = 60
+        slow, *waiting = (asyncio.create_task(service.answer(limit_s=limit_s)) for limit_s in (0.1, *[0.1001] * 20))
+        await asyncio.wait([slow, *waiting])
+        service.pool.trial_s = 0
+        assert await service.answer() == (b"20.0", "text/plain")
+        assert service.steps() == POOL
+
+    asyncio.run(main())
+
+
+def test_what_is_known_is_not_forgotten_for_data_of_another_structure_that_takes_too_long() -> None:
+    text = """
+import torch
+def input_fn(body, content_type): return {"x": torch.ones(2) if body == "2" else None}
+def predict_fn(data, model): return data["x"] is None
+"""
+
+    async def main() -> None:
+        service = Service(text, device="meta")
+        await service.answer(b"1")
+        assert service.steps() == POOL
+        service.pool.trial_s = 60
+        for _ in range(4):
+            with pytest.raises(TimeoutError):
+                await service.answer(b"2", limit_s=0.05)
+        assert service.steps() == POOL
 
     asyncio.run(main())
 

@@ -25,6 +25,10 @@ async def knows(known: PoisonList, *source: bytes, content_type: str = JPEG) -> 
     return await known.knows(content_type, source, lambda: source)
 
 
+async def remember(known: PoisonList, *source: bytes) -> None:
+    await known.remember(JPEG, source, lambda: source)
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main)
 
@@ -37,7 +41,7 @@ def test_what_has_killed_is_known_again_and_nothing_else() -> None:
     async def main() -> None:
         known = PoisonList()
         assert not await knows(known, b"killer")
-        await known.remember(JPEG, [b"killer"])
+        await remember(known, b"killer")
         assert await knows(known, b"killer")
         assert not await knows(known, b"killes")
         assert not await knows(known, b"kille")
@@ -49,7 +53,7 @@ def test_what_has_killed_is_known_again_and_nothing_else() -> None:
 def test_where_one_part_ends_and_the_next_begins_is_content_too() -> None:
     async def main() -> None:
         known = PoisonList()
-        await known.remember(JPEG, [b"ab", b"c"])
+        await remember(known, b"ab", b"c")
         assert await knows(known, b"ab", b"c")
         assert not await knows(known, b"a", b"bc")
 
@@ -60,7 +64,7 @@ def test_only_what_is_of_the_same_type_and_length_is_read() -> None:
     async def main() -> None:
         known = PoisonList()
         assert not await known.knows(JPEG, [b"1234"], never)
-        await known.remember(JPEG, [b"123"])
+        await remember(known, b"123")
         assert not await known.knows(JPEG, [b"1234"], never)
         assert not await known.knows("image/png", [b"123"], never)
         with pytest.raises(AssertionError):
@@ -69,13 +73,24 @@ def test_only_what_is_of_the_same_type_and_length_is_read() -> None:
     run(main())
 
 
+def test_what_goes_with_it_is_content_too() -> None:
+    async def main() -> None:
+        known = PoisonList()
+        await known.remember(JPEG, [b"photo"], lambda: [b"photo", b"crash=1"])
+        assert await known.knows(JPEG, [b"photo"], lambda: [b"photo", b"crash=1"])
+        assert not await known.knows(JPEG, [b"photo"], lambda: [b"photo", b"crash=0"])
+        assert not await knows(known, b"photo")
+
+    run(main())
+
+
 def test_it_is_forgotten_after_its_age() -> None:
     async def main() -> None:
         clock = Clock()
         known = PoisonList(max_age_s=3600, clock=clock)
-        await known.remember(JPEG, [b"early"])
+        await remember(known, b"early")
         clock.now += 3000
-        await known.remember(JPEG, [b"late!"])
+        await remember(known, b"late!")
         clock.now += 599
         assert await knows(known, b"early")
         clock.now += 2
@@ -91,9 +106,9 @@ def test_who_kills_again_is_remembered_anew() -> None:
     async def main() -> None:
         clock = Clock()
         known = PoisonList(max_age_s=3600, clock=clock)
-        await known.remember(JPEG, [b"again"])
+        await remember(known, b"again")
         clock.now += 3000
-        await known.remember(JPEG, [b"again"])
+        await remember(known, b"again")
         clock.now += 3000
         assert await knows(known, b"again")
         clock.now += 601
@@ -106,7 +121,7 @@ def test_the_oldest_goes_where_there_are_too_many() -> None:
     async def main() -> None:
         known = PoisonList(max_entries=2)
         for killer in (b"one", b"two", b"three"):
-            await known.remember(JPEG, [killer])
+            await remember(known, killer)
         assert [await knows(known, killer) for killer in (b"one", b"two", b"three")] == [False, True, True]
 
     run(main())
@@ -118,7 +133,7 @@ def test_a_large_one_in_an_arena_is_known_too() -> None:
         (piece,) = arena.write([bytes(300_000) + b"x"], 0)
         assert isinstance(piece, Slice)
         known = PoisonList()
-        await known.remember(JPEG, [bytes(300_000) + b"x"])
+        await remember(known, bytes(300_000) + b"x")
         assert await known.knows(JPEG, [piece], lambda: [arena.array(piece)])
 
     run(main())

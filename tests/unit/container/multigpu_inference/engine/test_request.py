@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -36,6 +37,7 @@ class Tries:
         now = time.monotonic()
         invocation = _invocation(now)
         self.request = Request(invocation, body, RequestArena(Arena.create()))
+        self.invocation = invocation
         self.poison = PoisonList()
         self.alone: list[bool] = []
         self._ends = list(ends)
@@ -70,6 +72,28 @@ def test_a_second_one_is_its_own_and_its_content_is_remembered() -> None:
         tries.answer()
     assert tries.alone == [False, True]
     assert tries.is_known()
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [
+        ({}, True),
+        ({"request_id": "another", "arrived": 1.0, "headers": {"user-agent": "another"}}, True),
+        ({"form": {"crash": "0"}}, False),
+        ({"form": {}}, False),
+        ({"accept": "text/plain"}, False),
+        ({"headers": {"x-amzn-sagemaker-custom-attributes": "crash=1"}}, False),
+        ({"content_type": "text/plain"}, False),
+    ],
+)
+def test_what_came_beside_the_content_must_be_the_same_for_it_to_be_known(changed: dict[str, Any], known: bool) -> None:
+    tries = Tries(WorkerDied(), WorkerDied())
+    tries.invocation.form = {"crash": "1", "save": "no"}
+    with pytest.raises(Unprocessable):
+        tries.answer()
+    invocation = dataclasses.replace(tries.invocation, **changed)
+    again = Request(invocation, b"body", RequestArena(Arena.create()))
+    assert asyncio.run(again.is_known(tries.poison)) is known
 
 
 def test_deaths_from_outside_count_against_nobody() -> None:

@@ -79,6 +79,16 @@ def test_a_request_found_to_end_workers_by_itself_makes_nobody_wait_and_saves_no
     assert record.given_up
 
 
+def test_one_that_has_answered_is_followed_at_once() -> None:
+    record = SlotRecord()
+    for _ in range(8):
+        crash(record)
+        crash(record)
+        assert record.pause_s == 1
+        record.answered()
+        assert record.pause_s == 0
+
+
 def test_one_that_has_lived_for_long_is_followed_at_once() -> None:
     record = SlotRecord()
     for _ in range(5):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -17,7 +18,7 @@ class Traffic:
     def __init__(self, factors: Sequence[float], at_least: int = 1, slack_s: float = 0.0) -> None:
         self.factors = list(factors)
         self.now = 0.0
-        self.slow = SlowReplicas(len(self.factors), at_least, slack_s, clock=lambda: self.now)
+        self.slow = SlowReplicas(len(self.factors), at_least, slack_s, lambda: self.now, random.Random(0).randrange)
         self.verdicts: list[Verdict] = []
 
     def turn(self, size_s: float, waiting: int = 0) -> None:
@@ -70,6 +71,52 @@ def test_each_request_of_another_size_makes_nobody_slow() -> None:
     assert traffic.found == []
 
 
+class InTurn:
+    """Requests one after another over replicas that are all as quick, each to the next in turn that takes any."""
+
+    def __init__(self, count: int, at_least: int = 1) -> None:
+        self.count = count
+        self.now = 0.0
+        self.slow = SlowReplicas(count, at_least, 0.0, lambda: self.now, random.Random(0).randrange)
+
+    def run(self, sizes_s: Iterable[float]) -> list[Finding]:
+        found, turn = [], 0
+        for size_s in sizes_s:
+            slot = next(slot % self.count for slot in itertools.count(turn) if self.slow.limit(slot % self.count) > 0)
+            turn, probe = slot + 1, self.slow.is_probed(slot)
+            self.now += size_s / self.count
+            verdict = self.slow.answered(slot, size_s, probe=probe)
+            found += [verdict.finding] if verdict is not None else []
+        return found
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_small_and_large_requests_that_alternate_and_so_meet_each_replica_with_always_the_same_make_nobody_slow(
+    count: int,
+) -> None:
+    assert InTurn(count).run([0.05, 1.0] * 2000) == []
+
+
+@pytest.mark.parametrize("large", [0.1, 0.3, 0.4, 0.5, 0.6])
+@pytest.mark.parametrize("count", [2, 4])
+def test_small_and_large_requests_by_chance_make_nobody_slow(count: int, large: float) -> None:
+    chance = random.Random(3)
+    assert InTurn(count).run(1.0 if chance.random() < large else 0.05 for _ in range(10_000)) == []
+
+
+def test_requests_of_all_sizes_by_chance_make_nobody_slow() -> None:
+    chance = random.Random(4)
+    assert InTurn(4).run(chance.lognormvariate(-2, 2) for _ in range(20_000)) == []
+
+
+def test_one_that_is_slow_is_found_whatever_the_sizes() -> None:
+    chance = random.Random(5)
+    traffic = Traffic([1, 1, 8, 1])
+    for _ in range(200):
+        traffic.turn(chance.choice([0.1, 0.2, 0.2, 0.4]))
+    assert traffic.found[0] == (2, Finding.TAKEN_OUT)
+
+
 def test_a_few_milliseconds_are_nobodys_loss() -> None:
     assert Traffic([1, 1, 10, 1]).run(200, lambda: 0.001) == []
 
@@ -101,7 +148,7 @@ def test_one_that_is_well_again_comes_back_after_its_rest() -> None:
     traffic.factors[2] = 1.4
     assert traffic.run(20)[1:] == []
     traffic.now += 10
-    traffic.run(5)
+    traffic.run(20)
     assert traffic.found[1:] == [(2, Finding.BACK)]
     assert traffic.slow.limit(2) == sys.maxsize
 
@@ -111,7 +158,7 @@ def test_one_that_stays_slow_rests_ever_longer_and_gets_a_new_process() -> None:
     traffic.run(40)
     for _ in range(3):
         traffic.now += traffic.verdicts[-1].rest_s or 0
-        traffic.run(10)
+        traffic.run(25)
     assert [finding for _, finding in traffic.found] == [
         Finding.TAKEN_OUT, Finding.STILL_SLOW, Finding.STILL_SLOW, Finding.REPLACE,
     ]  # fmt: skip

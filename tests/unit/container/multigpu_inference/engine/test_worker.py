@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import threading
@@ -255,6 +256,23 @@ def test_a_connection_that_is_broken_ends_the_process_which_would_fail_requests_
         engine._sock.send(b"no frame")
         wait_until(lambda: left, 10)
     assert left[0] == BROKEN
+
+
+@pytest.mark.parametrize(("number", "exits"), [(errno.EMFILE, [BROKEN]), (errno.ENOMEM, [])])
+def test_an_arena_that_cannot_be_reached_is_no_fault_of_the_request(
+    number: int, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(arena: Arena, piece: Slice) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    left = list[int]()
+    with serving(lambda given, blobs: (Result(given.task_id), []), left=left) as engine:
+        blobs = with_arena(engine).write([LARGE], 0)
+        monkeypatch.setattr(Arena, "array", full)
+        engine.send(in_arena(), blobs)
+        failed, _ = engine.receive()
+        assert (failed.error().status, failed.error().code) == (503, "exhausted")
+    assert left == exits
 
 
 def test_where_a_fault_of_ours_comes_between_the_arena_is_not_used_again() -> None:

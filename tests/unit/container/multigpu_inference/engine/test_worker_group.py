@@ -16,6 +16,7 @@ import pytest
 
 from multigpu_inference.child_process import Command
 from multigpu_inference.engine import slot_record, worker_group
+from multigpu_inference.engine.death import Cause
 from multigpu_inference.engine.worker_group import WorkerGroup
 from multigpu_inference.engine.worker_process import Reply, WorkerProcess
 from multigpu_inference.errors import StartupError, Unavailable, WorkerDied
@@ -83,6 +84,10 @@ def pid_of(group: WorkerGroup, slot: int) -> int | None:
 
 def _is_replaced(group: WorkerGroup, before: int) -> bool:
     return pid_of(group, 0) not in (before, None)
+
+
+def _others(pid: int) -> set[int]:
+    return {child.pid for child in children_with("engine.pool_worker")} - {pid}
 
 
 def _has_healthy(group: WorkerGroup, count: int) -> bool:
@@ -209,6 +214,80 @@ def test_a_worker_that_cannot_be_prepared_stops_the_start(model: Path) -> None:
         with_group(group_of(model, 2, prepare=prepare), use)
 
 
+class Stand:
+    """A worker in name only."""
+
+    room = 1
+    in_flight = 0
+    pid = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.cause = Cause.INSIDE
+        self.started_at = time.monotonic()
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self.alive = False
+        self._ended.set()
+
+    async def wait_closed(self) -> int:
+        await self._ended.wait()
+        return 1
+
+    async def stop(self) -> None:
+        self.end()
+
+
+class Starts:
+    """What takes the place of `WorkerProcess.start`: workers in name only, or none where it is told to fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started: list[Stand] = []
+        self.failures = 0
+        monkeypatch.setattr(WorkerProcess, "start", self._start)
+
+    async def _start(self, command: Command, *_: object) -> Stand:
+        if self.failures:
+            self.failures -= 1
+            raise StartupError("not now")
+        self.started.append(Stand(command.name))
+        return self.started[-1]
+
+
+def _has_started(starts: Starts, group: WorkerGroup, count: int) -> bool:
+    return len(starts.started) == count and group.healthy == 1
+
+
+def test_pauses_between_early_deaths_do_not_lose_the_group(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_group, "recovery_limit_s", lambda load_s: 0.06)
+    starts = Starts(monkeypatch)
+
+    async def use(group: WorkerGroup) -> None:
+        for count in range(2, 9):
+            starts.started[-1].end()
+            await until(partial(_has_started, starts, group, count))
+        assert not group.lost.is_set()
+
+    with_group(group_of(model, 1), use)
+
+
+def test_a_spare_that_does_not_start_is_started_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_group, "_SPARE_PAUSE_S", 0.01)
+    monkeypatch.setattr(slot_record, "LONGEST_PAUSE_S", 0.01)
+    starts = Starts(monkeypatch)
+
+    async def use(group: WorkerGroup) -> None:
+        await until(lambda: group.spares == 1)
+        starts.failures = 3
+        starts.started[-1].end()
+        await until(lambda: group.spares == 1)
+        assert len(starts.started) == 3
+
+    with_group(group_of(model, 1, keep_spare=True), use)
+
+
 def test_a_spare_that_dies_while_it_waits_is_replaced(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_group, "_SPARE_PAUSE_S", 0.01)
 
@@ -216,7 +295,6 @@ def test_a_spare_that_dies_while_it_waits_is_replaced(model: Path, monkeypatch: 
         await until(lambda: group.spares == 1)
         (spare,) = (child.pid for child in children_with("engine.pool_worker") if child.pid != pid_of(group, 0))
         os.kill(spare, signal.SIGKILL)
-        await until(lambda: group.spares == 1 and len(children_with("engine.pool_worker")) == 2)
-        assert spare not in {child.pid for child in children_with("engine.pool_worker")}
+        await until(lambda: group.spares == 1 and len(_others(spare)) == 2)
 
     with_group(group_of(model, 1, keep_spare=True), use)

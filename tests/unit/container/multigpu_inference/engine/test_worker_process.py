@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
 import os
@@ -11,17 +12,21 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 
+from multigpu_inference import process
+from multigpu_inference.arena import Arena
 from multigpu_inference.child_process import Command
 from multigpu_inference.engine import worker_process
 from multigpu_inference.engine.death import DEVICE_LOST, Cause, OomKills
 from multigpu_inference.engine.patience import Patience
+from multigpu_inference.engine.request_arena import RequestArena
 from multigpu_inference.engine.worker_process import Place, Reply, WorkerProcess
-from multigpu_inference.errors import BadRequest, FunctionFailed, StartupError, WorkerDied, WorkerKilled, WorkerLost
+from multigpu_inference.errors import BadRequest, Exhausted, FunctionFailed, StartupError, WorkerDied, WorkerKilled, WorkerLost
+from multigpu_inference.ipc import FrameStream, socket_pair
 from multigpu_inference.messages import FETCH_FN, INPUT_FN, Invocation, Task
 from support import children_with, wait_until
 
@@ -97,6 +102,34 @@ def test_every_task_of_a_killed_worker_is_told_once(command: Command) -> None:
 
     # It worked on the first; the others only waited.
     assert [type(answer) for answer in with_worker(command, use)] == [WorkerKilled, WorkerLost, WorkerLost]
+
+
+def test_a_task_that_cannot_be_sent_for_want_of_descriptors_here_costs_no_worker(command: Command) -> None:
+    class CountedPlace:
+        held = 0
+
+        def lend(self) -> None:
+            self.held += 1
+
+        def give_back(self) -> None:
+            self.held -= 1
+
+    class NoDescriptor(RequestArena):
+        def open_for(self, worker: FrameStream) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async def use(worker: WorkerProcess) -> None:
+        place, arena = CountedPlace(), NoDescriptor(Arena.create())
+        for _ in range(2 * worker.room):
+            worker.reserve()
+            with pytest.raises(Exhausted):
+                await worker.run(*task(), arena, place)
+            assert (worker.alive, worker.in_flight, worker.oldest_task_sent) == (True, 0, None)
+        assert place.held == 0
+        assert (await ask(worker)).blobs
+        assert not arena.spoiled
+
+    with_worker(command, use)
 
 
 def test_a_dead_worker_takes_no_task(command: Command) -> None:
@@ -437,3 +470,71 @@ def test_a_worker_that_is_stopped_may_clean_up_first(tmp_path: Path) -> None:
 
     with_worker(pool_worker(tmp_path, script), use)
     assert done.exists()
+
+
+class Ending:
+    """A child whose socket has closed some time before its end can be seen, as where a device's driver takes its time."""
+
+    def __init__(self, code: int) -> None:
+        self.pid = 2**22 + 1  # of nobody
+        self.returncode: int | None = None
+        self._code = code
+        self._ended = asyncio.Event()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def end(self) -> None:
+        self.returncode = self._code
+        self._ended.set()
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "cause"),
+    [
+        (True, -signal.SIGKILL, Cause.OUTSIDE),
+        (True, -signal.SIGSEGV, Cause.INSIDE),
+        (False, -signal.SIGKILL, Cause.INSIDE),  # killed by the engine, because it went on without its socket
+    ],
+)
+def test_a_death_that_takes_its_time_is_judged_by_how_it_ends(
+    ends: bool, code: int, cause: Cause, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "LAST_WORDS_S", 0.01)
+    monkeypatch.setattr(worker_process, "is_ending", lambda pid: ends)
+    monkeypatch.setattr(process, "kill_group", lambda pid: None)
+
+    async def main() -> None:
+        ours, theirs = socket_pair()
+        child = Ending(code)
+        worker = WorkerProcess("replica-0", cast(asyncio.subprocess.Process, child), FrameStream(ours), PATIENT, 1)
+        asked = asyncio.create_task(ask(worker))
+        await asyncio.sleep(0)
+        theirs.close()
+        asyncio.get_running_loop().call_later(0.1, child.end)
+        with pytest.raises(WorkerDied) as error:
+            await asked
+        assert worker.cause is cause
+        assert isinstance(error.value, WorkerKilled) is cause.is_nobodys
+        assert not worker.alive
+
+    asyncio.run(main())
+
+
+def test_a_task_that_did_not_reach_a_worker_that_has_gone_goes_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "kill_group", lambda pid: None)
+
+    async def main() -> None:
+        ours, theirs = socket_pair()
+        child = Ending(-signal.SIGSEGV)
+        worker = WorkerProcess("pool-0", cast(asyncio.subprocess.Process, child), FrameStream(ours), PATIENT, 1)
+        theirs.close()  # which nobody has noticed yet
+        with pytest.raises(WorkerLost):
+            await ask(worker)
+        child.end()
+        await worker.wait_closed()
+        assert worker.cause is Cause.INSIDE
+
+    asyncio.run(main())

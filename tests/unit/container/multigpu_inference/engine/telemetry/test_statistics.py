@@ -26,9 +26,9 @@ def test_server_errors_are_those_from_500_on() -> None:
 
 def test_a_request_without_a_place_is_refused_by_the_engine() -> None:
     statistics = counted(
-        *(finished((), status=503, error=code, replica="") for code in ("overloaded", "draining", "worker_died"))
+        *(finished((), status=503, error=code, replica="") for code in ("overloaded", "draining", "exhausted", "worker_died"))
     )
-    assert statistics.refusals == {("overloaded", "engine"): 1, ("draining", "engine"): 1}
+    assert statistics.refusals == {("overloaded", "engine"): 1, ("draining", "engine"): 1, ("exhausted", "engine"): 1}
 
 
 def test_what_the_front_end_refuses_counts_as_a_request_too() -> None:

@@ -28,6 +28,6 @@ def test_all_else_is_left_as_it_is(data: bytes) -> None:
     assert _without_upgrade(data) == data
 
 
-@pytest.mark.parametrize(("descriptors", "connections"), [(256, 112), (1024, 496), (1 << 20, MAX_CONNECTIONS), (16, 1)])
+@pytest.mark.parametrize(("descriptors", "connections"), [(256, 74), (1024, 330), (1 << 20, MAX_CONNECTIONS), (16, 1)])
 def test_no_more_connections_than_there_are_descriptors_for(descriptors: int, connections: int) -> None:
     assert max_connections(descriptors) == connections

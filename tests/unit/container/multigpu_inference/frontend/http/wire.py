@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -35,8 +34,9 @@ class EchoLink:
     def __init__(self) -> None:
         self.arenas = 0  # that have not come back
 
-    def refusal(self) -> None:
+    def refusal(self, *, received: bool = False) -> ServingError | None:
         """There is always room."""
+        return None
 
     def arena(self) -> PooledArena:
         self.arenas += 1
@@ -44,10 +44,6 @@ class EchoLink:
 
     def forget(self, arena: PooledArena) -> None:
         self.arenas -= 1
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        yield
 
     async def invoke(self, invocation: Invocation, body: Blob, arena: PooledArena) -> tuple[Answer, bytes]:
         self.arenas -= 1

@@ -1,4 +1,4 @@
-"""A number of places that several owners share by turns, however many each of them wants."""
+"""A number of places that several owners share by turns, however many each of them wants. Engine and HTTP front end use it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from multigpu_inference.engine.fair_places import FairPlaces
+from multigpu_inference.fair_places import FairPlaces
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
