@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
 # What a client of it needs; nothing of it reaches AWS.
@@ -20,7 +21,10 @@ CREDENTIALS = {
 
 @contextmanager
 def running_s3() -> Iterator[str]:
-    """Run it for the length of the block; its URL."""
+    """Run it for the length of the block, empty at first; its URL."""
+    for account in get_backend("s3").values():  # all servers of a process have the same
+        for backend in account.values():
+            backend.reset()
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

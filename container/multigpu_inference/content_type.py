@@ -32,17 +32,19 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-def first_accepted(header: str, made: Sequence[str]) -> str | None:
-    """The first type of an Accept header that can be made, for a `*` the first that can be made; None where it names none."""
+def all_accepted(header: str, made: Sequence[str]) -> Iterator[str]:
+    """Of the types that can be made those that an Accept header names, in its order; for a `*` the first that fits."""
     for name in accepted(header):
-        if name in made:
-            return name
         main, _, sub = name.partition("/")
-        if sub == "*":
-            fitting = [each for each in made if main in ("*", each.partition("/")[0])]
-            if fitting:
-                return fitting[0]
-    return None
+        if name in made:
+            yield name
+        elif sub == "*":
+            yield from [each for each in made if main in ("*", each.partition("/")[0])][:1]
+
+
+def first_accepted(header: str, made: Sequence[str]) -> str | None:
+    """The first of these; None where there is none."""
+    return next(all_accepted(header, made), None)
 
 
 def answered(header: str, otherwise: str) -> str:

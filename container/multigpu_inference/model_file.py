@@ -8,6 +8,7 @@ from pathlib import Path
 from multigpu_inference.errors import ModelError
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx")
+_TOOLKITS = SUFFIXES[:2]  # what the toolkit itself looks at goes first
 _NAMED = "model.pt"
 
 
@@ -25,6 +26,7 @@ def choose_model_file(names: Iterable[str]) -> str:
     found = sorted(name for name in names if Path(name).suffix in SUFFIXES)
     if _NAMED in found:
         return _NAMED
+    found = [name for name in found if Path(name).suffix in _TOOLKITS] or found
     if len(found) != 1:
         suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         there = ", ".join(found) or "there is none"

@@ -2,8 +2,9 @@
 
     supervisor ──► nvidia-cuda-mps-control ──► its server ◄── replica workers, by CUDA_MPS_PIPE_DIRECTORY
 
-Started by the supervisor before the engine, where `MULTIGPU_MPS=1` asks for it; ends with the container. With ring placement
-two processes share each GPU, with more replicas than GPUs as many as there are.
+Started by the supervisor before the engine, where `MULTIGPU_MPS=1` asks for it; ends with the container. What it says is
+logged, and its end: replicas then fail one after another, and this is why. With ring placement two processes share each GPU,
+with more replicas than GPUs as many as there are.
 
 Source: NVIDIA, "Multi-Process Service", sections 4 and 5 (the control daemon, its environment and its pipes).
 """
@@ -11,11 +12,12 @@ Source: NVIDIA, "Multi-Process Service", sections 4 and 5 (the control daemon, i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
-from multigpu_inference import process
+from multigpu_inference import log, process
 from multigpu_inference.child_process import Command
 from multigpu_inference.errors import DeviceError
 from multigpu_inference.unprivileged import User
@@ -23,6 +25,7 @@ from multigpu_inference.unprivileged import User
 _DAEMON = "nvidia-cuda-mps-control"
 _START_S = 5.0
 _LOOK_EVERY_S = 0.05
+_LAST_WORDS_S = 0.3
 
 
 class Mps:
@@ -32,6 +35,9 @@ class Mps:
         """Use `start`."""
         self._daemon = daemon
         self.environ = environ
+        self._first_words = ""
+        self._listening = asyncio.create_task(self._listen())
+        self._watching: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, run_dir: Path, user: User | None = None) -> Mps:
@@ -73,10 +79,15 @@ class Mps:
         except BaseException:
             await started.stop()
             raise
+        started._watching = asyncio.create_task(started._say_when_it_ends())
         return started
 
     async def stop(self) -> None:
         """End the daemon and its server."""
+        tasks = [task for task in (self._watching, self._listening) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         process.kill_group(self._daemon.pid)
         await self._daemon.wait()
 
@@ -84,7 +95,27 @@ class Mps:
         """Wait for the pipe that the daemon makes when it listens."""
         while not control.exists():
             if self._daemon.returncode is not None:
-                assert self._daemon.stderr is not None
-                said = (await self._daemon.stderr.read()).decode(errors="replace").split("\n")[0].strip()
-                raise DeviceError(f"MULTIGPU_MPS=1: {_DAEMON} ended with code {self._daemon.returncode}: {said or 'no word'}")
+                await asyncio.wait([self._listening], timeout=_LAST_WORDS_S)
+                said = self._first_words or "no word"
+                raise DeviceError(f"MULTIGPU_MPS=1: {_DAEMON} ended with code {self._daemon.returncode}: {said}")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _say_when_it_ends(self) -> None:
+        # Its server has the pipe, too, and may outlive it: the end of what it says would not tell.
+        while self._daemon.returncode is None:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        log.event("process_ended", process="mps", exit_code=self._daemon.returncode)
+
+    async def _listen(self) -> None:
+        """Log what it says, so that it never waits for somebody to read it."""
+        assert self._daemon.stderr is not None
+        while True:
+            line = b""
+            with contextlib.suppress(ValueError):  # a line longer than any that is worth logging
+                line = await self._daemon.stderr.readline()
+                if not line:
+                    return
+            said = line.decode(errors="replace").strip()
+            self._first_words = self._first_words or said
+            if said:
+                log.event("mps_said", message=said)

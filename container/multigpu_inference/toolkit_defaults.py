@@ -15,6 +15,7 @@ import importlib.util
 import io
 import json
 import sys
+import tokenize
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -157,9 +158,12 @@ def _from_npy(body: str | bytes | bytearray) -> Any:
     stream = io.BytesIO(raw)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream)
-    if dtype.hasobject:
-        raise ValueError("objects are not read")
+    try:
+        shape, fortran, dtype = read_header(stream)
+    except (SyntaxError, tokenize.TokenError) as error:  # NumPy reads a header as Python
+        raise ValueError("no header") from error
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise ValueError("objects are not read, and sizes are known")
     array = np.frombuffer(bytearray(raw[stream.tell() :]), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 

@@ -281,8 +281,8 @@ def as_serving_error(error: BaseException, function: str) -> ServingError:
 def as_body(answer: Any, accept: str) -> tuple[bytes, str]:
     """A response from what `output_fn` or `transform_fn` returned.
 
-    Bytes or text are the body as they are. Anything else but None is encoded as the type that the client accepts first, else as
-    JSON. In a tuple of either and a content type, that is the type.
+    Bytes or text are the body as they are. Anything else but None is encoded as the first type that the client accepts and that
+    it can be, else as JSON. In a tuple of either and a content type, that is the type.
 
     Raises:
         FunctionFailed: where it cannot be encoded.
@@ -294,12 +294,19 @@ def as_body(answer: Any, accept: str) -> tuple[bytes, str]:
         answer = answer.encode()
     if isinstance(answer, bytes | bytearray | memoryview):
         return bytes(answer), own_type or types.answered(accept, STOCK_ACCEPT)
-    content_type = own_type or types.first_accepted(accept, ENCODED) or types.JSON
-    try:
-        if answer is None:
-            raise TypeError("a function that answers must return something")
-        return encode(answer, types.media_type(content_type), indent=2), content_type
-    except (TypeError, ValueError, RecursionError) as error:
-        failed = FunctionFailed()
-        failed.detail = f"an answer of type {type(answer).__name__} cannot be made {content_type}: {one_line(error)}"
-        raise failed from error
+    if answer is None:
+        raise _cannot_be_made(answer, TypeError("a function that answers must return something"))
+    wanted = [own_type] if own_type else [*types.all_accepted(accept, ENCODED), types.JSON]
+    for content_type in wanted:
+        try:
+            return encode(answer, types.media_type(content_type), indent=2), content_type
+        except (TypeError, ValueError, RecursionError) as error:  # such as a dict as CSV: the model servers make it JSON
+            failed = _cannot_be_made(answer, error)
+    raise failed
+
+
+def _cannot_be_made(answer: Any, error: Exception) -> FunctionFailed:
+    failed = FunctionFailed()
+    failed.detail = f"an answer of type {type(answer).__name__} cannot be made: {one_line(error)}"
+    failed.__cause__ = error
+    return failed

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from faults.surroundings import tmpfs, with_mounts
 from integration.endpoint import SERVICES, Endpoint
 from integration.kinds import once_is_enough
 
@@ -146,6 +149,27 @@ def test_one_object_behind_the_four_functions(new_endpoint: Callable[..., Endpoi
     assert np.load(io.BytesIO(answers[1]))["arr_0"].tolist() == [3.0]
     places = {event["function"]: event["runs_in"] for event in endpoint.events("function_placed")}
     assert places == {"input_fn": "replica", "output_fn": "pool"}
+
+
+@once_is_enough
+def test_transform_fn(new_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = plain(new_endpoint, "only_transform_fn")
+    (endpoint.model_dir / "weights.json").write_text("[1.0, 10.0]")
+    answers = both_replicas_answer(endpoint.start().ready(), ("[[1, 2]]", JSON, JSON), ("1,2\n3,4", CSV, CSV))
+    assert answers == [b"[21.0]", b"21.0\n43.0"]
+
+
+@once_is_enough
+def test_paths_that_are_written_down(new_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = plain(new_endpoint, "fixed_paths")
+    (endpoint.model_dir / "labels.txt").write_text("cat dog")
+    (endpoint.model_dir / "weights.json").write_text("[[1, 0], [0, 1]]")
+    (endpoint.model_dir / "code" / "scale.json").write_text("-1")
+    folder = shlex.quote(str(endpoint.model_dir.parent))
+    with_mounts(endpoint, tmpfs(Path("/opt"), "1m"), "mkdir /opt/ml", f"mount --bind {folder} /opt/ml")
+    del endpoint.environment["SAGEMAKER_BASE_DIR"]
+    (answer,) = both_replicas_answer(endpoint.start().ready(), ("[1, 2]", JSON, JSON))
+    assert json.loads(answer) == "cat"
 
 
 @once_is_enough

@@ -29,7 +29,6 @@ class Answered:
         content_type: Of the answer.
         size: Of the answer's body, in bytes.
         milliseconds: By hop: the median of those requests that came after the first.
-        replicas: The numbers of the replicas that answered.
     """
 
     status: int
@@ -37,7 +36,6 @@ class Answered:
     content_type: str
     size: int
     milliseconds: Mapping[str, float]
-    replicas: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,8 @@ class Checked:
         sample: The request that was tried; None where there was none.
         answered: What it was answered; None where none was tried.
         failures: Log lines of functions that failed.
+        streams: Batches that a stage works on at a time.
+        branches: Of stages that are made of branches: each branch's name, and how many batches it works on at a time.
     """
 
     script: str
@@ -67,6 +67,8 @@ class Checked:
     sample: Sample | None
     answered: Answered | None
     failures: tuple[Mapping[str, Any], ...] = field(default=())
+    streams: int = 1
+    branches: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def has_stages(self) -> bool:

@@ -59,6 +59,7 @@ async def check(
                 answered = await asyncio.to_thread(_try, str(path), sample, settings.engine.request_timeout_s, count)
     places = {each["function"]: FunctionPlace(each["runs_in"], each.get("because")) for each in events(log, "function_placed")}
     loads = [each["load_ms"] for each in events(log, "worker_ready") if each["worker"].startswith("replica-")]
+    branches = {name: count for each in events(log, "branches") for name, count in each["at_a_time"].items()}
     return Checked(
         script=settings.model.program,
         info=info,
@@ -70,6 +71,8 @@ async def check(
         sample=sample,
         answered=answered,
         failures=tuple(events(log, "function_failed")),
+        streams=settings.engine.streams_per_stage,
+        branches=branches,
     )
 
 
@@ -93,7 +96,7 @@ def _try(path: str, sample: Sample, timeout_s: float, count: int) -> Answered:
             if answer.status != 200:
                 break
     except ServingError as error:
-        return Answered(error.status, error.message, "", 0, {}, frozenset())
+        return Answered(error.status, error.message, "", 0, {})
     finally:
         client.close()
     last, body = answers[-1]
@@ -103,5 +106,4 @@ def _try(path: str, sample: Sample, timeout_s: float, count: int) -> Answered:
     milliseconds = {
         name: statistics.median(float(attributes[name]) for attributes in later if name in attributes) for name in hops
     }
-    replicas = frozenset(int(answer.attributes["replica"]) for answer, _ in answers if "replica" in answer.attributes)
-    return Answered(last.status, reason, last.content_type, len(body), milliseconds, replicas)
+    return Answered(last.status, reason, last.content_type, len(body), milliseconds)

@@ -19,7 +19,7 @@ def report(checked: Checked) -> Iterator[str]:
         return
     yield ""
     yield "in parallel:"
-    yield from _items(_parallel(checked))
+    yield from _items(list(_parallel(checked)) or ["nothing: one replica, with one request at a time"])
     waits = list(_not_parallel(checked))
     if waits:
         yield "not in parallel:"
@@ -84,6 +84,11 @@ def _parallel(checked: Checked) -> Iterator[str]:
         yield f"{replicas} requests at a time in {predicts}, one on each replica"
     if checked.has_stages and checked.info.stages > 1:
         yield f"the {checked.info.stages} stages of a replica: while one works on a batch, the one before it works on the next"
+    if checked.streams > 1:
+        yield f"{checked.streams} batches at a time in each stage, on one copy of its weights"
+    if checked.branches:
+        counts = (f"{name} ({_count(number, 'batch', 'batches')} at a time)" for name, number in checked.branches.items())
+        yield f"branches, on the same request: {', '.join(counts)}"
     for function in (INPUT_FN, OUTPUT_FN):
         place = checked.places.get(function)
         if place is not None and place.runs_in == "pool":
@@ -110,5 +115,5 @@ def _cost(checked: Checked, function: str) -> str:
     return "" if milliseconds is None else f" ({milliseconds:.1f} ms)"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, many: str | None = None) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {many or f'{noun}s'}"

@@ -2,8 +2,8 @@
 
     a thread of the branch ──items──► branch process: the model that was loaded there ──results──► the thread
 
-A process that dies is replaced, and its batch tried once more; where that kills the next one too, its requests fail. A process
-ends with the one that started it.
+A process that dies is replaced, and its batch tried once more; where that kills the next one too, its requests fail. A death
+from outside counts against no batch (`death`), but there is an end to those, too. A process ends with the one that started it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from multigpu_inference import log
 from multigpu_inference.child_process import KEEP_MEMORY
 from multigpu_inference.config import Settings
 from multigpu_inference.engine import codec
+from multigpu_inference.engine.death import Cause, OomKills, cause_of
 from multigpu_inference.engine.process_pool import NO_GPU, threads
-from multigpu_inference.errors import ModelError, Unprocessable, from_name
+from multigpu_inference.errors import ModelError, Unavailable, Unprocessable, from_name
 from multigpu_inference.ipc import FrameSocket, socket_pair
 from multigpu_inference.messages import BranchFailure, StartFailed
 
 _MODULE = "multigpu_inference.engine.branch_process"
 _ROOT = Path(__file__).resolve().parents[2]
 _GONE = (EOFError, OSError)
+# Deaths of one batch: how many may be of its own doing, and how many from outside.
+_OWN_DEATHS, _OTHER_DEATHS = 2, 4
 
 
 class BranchProcesses:
@@ -61,6 +64,7 @@ class BranchProcesses:
         self._processes = processes
         self._owner = os.getpid()
         self._closed = False
+        self._oom_kills = OomKills()
         weakref.finalize(self, _end_all, processes, self._owner)
 
     def wait_until_loaded(self) -> None:
@@ -78,6 +82,7 @@ class BranchProcesses:
 
         Raises:
             Unprocessable: where it died, and the one that tried again died too.
+            Unavailable: where processes were killed from outside, again and again.
             RuntimeError: what the model raised there, in words; errors that have an HTTP status come as they are.
         """
         if os.getpid() != self._owner:
@@ -85,18 +90,29 @@ class BranchProcesses:
         blobs = codec.encode(items)
         process = self._free.get()
         try:
-            for _ in range(2):
+            deaths = list[Cause]()
+            while True:
                 if self._closed:
                     raise RuntimeError(f"the branch {self._name!r} is closed")
                 process.be_there()
+                began = time.monotonic()
                 try:
                     return _results(*process.ask(blobs))
                 except _GONE:
-                    log.event("branch_process_died", branch=self._name, exit_code=process.end())
-                    process.start()
-            raise Unprocessable
+                    code = process.end()
+                if not self._closed:
+                    process.start()  # so that it loads meanwhile, whoever it is for
+                    deaths.append(self._say_why_it_died(code, began))
+                    _give_up_after(deaths)
         finally:
+            if self._closed:  # meanwhile, perhaps just before it was started again
+                process.end()
             self._free.put(process)
+
+    def _say_why_it_died(self, code: int | None, began: float) -> Cause:
+        cause = cause_of(code, None, out_of_memory=self._oom_kills.since(began))
+        log.event("branch_process_died", branch=self._name, exit_code=code, cause=cause)
+        return cause
 
 
 class _Process:
@@ -131,11 +147,11 @@ class _Process:
     def wait_until_loaded(self) -> None:
         if self._is_loaded:
             return
-        assert self._socket is not None
         try:
-            self._socket.settimeout(max(0.01, self._give_up - time.monotonic()))
-            said, _ = self._socket.receive()
-            self._socket.settimeout(None)
+            socket = self._connected()
+            socket.settimeout(max(0.01, self._give_up - time.monotonic()))
+            said, _ = socket.receive()
+            socket.settimeout(None)
         except TimeoutError:
             said = StartFailed("it was not loaded in time")
         except _GONE:
@@ -153,20 +169,34 @@ class _Process:
         self.wait_until_loaded()
 
     def ask(self, blobs: Sequence[Any]) -> tuple[Any, list[Any]]:
-        assert self._socket is not None
-        self._socket.send(None, blobs)
-        return self._socket.receive()
+        socket = self._connected()
+        socket.send(None, blobs)
+        return socket.receive()
+
+    def _connected(self) -> FrameSocket:
+        socket = self._socket
+        if socket is None:  # ended by another thread
+            raise EOFError
+        return socket
 
     def end(self) -> int | None:
         """End it; the exit code that it had, or has now."""
         child, self._child = self._child, None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
         if child is None:
             return None
         child.kill()
         return child.wait()
+
+
+def _give_up_after(deaths: Sequence[Cause]) -> None:
+    from_outside = sum(cause.is_nobodys for cause in deaths)
+    if len(deaths) - from_outside == _OWN_DEATHS:
+        raise Unprocessable
+    if from_outside == _OTHER_DEATHS:
+        raise Unavailable
 
 
 def _results(said: Any, blobs: Sequence[Any]) -> Sequence[Any]:

@@ -11,6 +11,7 @@ A script makes it in `model_fn` and gives it to a `ReplicaSet` or a `Pipeline` l
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class Branch:
             call: Turns a list of items into a list of as many results, as a stage does; a stage, too. With `processes` it is
                 what loads the model instead: called without arguments in each process, it returns what is called there. It
                 must pickle then (a function of a module, or a `functools.partial` of one), and so must items and results.
+                Branches in this process are given the very same item, at the same time: one that changes it in place (`mul_`,
+                `Image.thumbnail`, an array's `/=`) changes it for the others, so it must work on a copy of its own.
             device: Where it computes; left out: the device of `call` where it has one, else the CPU. On a GPU it only issues
                 work, on the current stream, on tensors that are there already. On the CPU it gets tensors on the CPU.
             threads: From how many threads at a time it is called; left out: as `MULTIGPU_STREAMS_PER_STAGE` says.
@@ -121,6 +124,7 @@ class Branches:
             raise ValueError("a stage of branches needs at least one")
         self.branches = dict(branches)
         self._alone: Pipeline | None = None
+        self._making = threading.Lock()
         try:
             for name, branch in self.branches.items():
                 branch.start(name)
@@ -149,7 +153,8 @@ class Branches:
         """
         from multigpu_inference.engine.pipeline import Pipeline  # which knows this module
 
-        self._alone = self._alone or Pipeline([self])
+        with self._making:
+            self._alone = self._alone or Pipeline([self])
         return self._alone.map(items)
 
     def close(self) -> None:

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from multigpu_inference import process
+from multigpu_inference import log, process
 from multigpu_inference.arena import Arena
 from multigpu_inference.config import Settings
 from multigpu_inference.context import Context
 from multigpu_inference.engine import worker
+from multigpu_inference.engine.branches import Branches
 from multigpu_inference.engine.pinned import PinnedArenas, clear_last_error
 from multigpu_inference.engine.script_runner import ScriptRunner
 from multigpu_inference.engine.stage import Stage
@@ -51,6 +52,7 @@ def load(replica_id: int, num_replicas: int, devices: tuple[str, ...], in_flight
             f"MULTIGPU_STREAMS_PER_STAGE={streams}: model_fn returned a model without stages, whose predict_fn is called for "
             "one request at a time; allowed is 1, or a model made of stages"
         )
+    _name_branches(model, in_flight, streams)
     runner = ScriptRunner(script, context, model, devices[0])
 
     def run(task: Task, blobs: Sequence[Buffer]) -> tuple[Result, list[Buffer]]:
@@ -69,6 +71,23 @@ def _has_stages(model: Any) -> bool:
     """Whether a model is a chain of stages, which any number of threads may call; other models are not asked to bear that."""
     stages = getattr(model, "stages", None)
     return isinstance(stages, Sequence) and len(stages) > 0 and all(isinstance(stage, Stage) for stage in stages)
+
+
+def _name_branches(model: Any, in_flight: int, streams: int) -> None:
+    """Say which branches there are, and which of their threads or processes will never have anything to do."""
+    for stage in getattr(model, "stages", None) or ():
+        if not isinstance(stage, Branches):
+            continue
+        at_a_time = {name: branch.threads or streams for name, branch in stage.branches.items()}
+        log.event("branches", at_a_time=at_a_time)
+        for name, count in at_a_time.items():
+            if count > in_flight:
+                log.event(
+                    "branch_is_too_wide",
+                    branch=name,
+                    message=f"it works on {count} batches at a time, and a replica has {in_flight} requests at most: more come "
+                    "with a larger MULTIGPU_MAX_BATCH_SIZE or MULTIGPU_STREAMS_PER_STAGE",
+                )
 
 
 def _load_model(script: UserModule, context: Context) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from multigpu_inference.errors import ModelError, SettingsError, StartupError
 from multigpu_inference.export.comparison import Comparison, compare
+from multigpu_inference.export.exportable import Exportable
 from multigpu_inference.export.exporters import EXPORTERS
 from multigpu_inference.one_line import one_line
 from multigpu_inference.planner.command import INTERRUPTED, own_output
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) 
     return 0 if close else DIFFERS
 
 
-def _networks(settings: Any) -> Mapping[str, Any]:
+def _networks(settings: Any) -> Mapping[str, Exportable]:
     from multigpu_inference.user_module import UserModule
 
     script = UserModule.load(settings.model)
@@ -60,13 +61,16 @@ def _networks(settings: Any) -> Mapping[str, Any]:
     if hook is None:
         raise ModelError(f"{settings.model.program} has no {HOOK}(model_dir), which returns an Exportable for each file's name")
     try:
-        networks: Mapping[str, Any] = dict(hook(str(settings.model.model_dir)))
+        networks = dict(hook(str(settings.model.model_dir)))
     except Exception as error:
         raise ModelError(f"{HOOK} failed: {one_line(error)}") from error
+    for name, network in networks.items():
+        if not isinstance(network, Exportable):
+            raise ModelError(f"{HOOK} returned {type(network).__name__} for {name!r}, and not an Exportable")
     return networks
 
 
-def _export(networks: Mapping[str, Any], runtime: str, folder: Path, say: Callable[[str], None]) -> bool:
+def _export(networks: Mapping[str, Exportable], runtime: str, folder: Path, say: Callable[[str], None]) -> bool:
     """Export and compare one after another; whether all are close."""
     ending, exporter = EXPORTERS[runtime]
     say(f"{'file':24} {'largest difference':>18} {'allowed':>8} {'eager ms':>9} {'exported ms':>11}")
@@ -76,14 +80,24 @@ def _export(networks: Mapping[str, Any], runtime: str, folder: Path, say: Callab
         new = path.with_name(f"new-{path.name}")
         try:
             exporter(exportable, new)
-            found = compare(name, exportable, new)
+            found = _compared(name, exportable, new)
             say(_row(path.name, found))
             if found.is_close:
                 new.replace(path)
+                say(f"{path.name} has these weights from now on: export it again where they change")
             close = close and found.is_close
         finally:
             new.unlink(missing_ok=True)
     return close
+
+
+def _compared(name: str, exportable: Exportable, path: Path) -> Comparison:
+    try:
+        return compare(name, exportable, path)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{name} cannot be compared with eager PyTorch: {one_line(error)}") from error
 
 
 def _row(file: str, found: Comparison) -> str:

@@ -24,7 +24,8 @@ class Comparison:
 
     Attributes:
         name: The network's.
-        difference: The largest difference between two numbers of an output, over the whole example and one item of it.
+        difference: The largest difference between two numbers of an output, over the whole example, one item of it, and one of
+            another size.
         tolerance: The largest that is allowed.
         eager_ms: Of one item, by eager PyTorch: the median.
         exported_ms: The same by the exported network, in turn with it.
@@ -50,12 +51,28 @@ def compare(name: str, exportable: Exportable, path: Path) -> Comparison:
     whole = list(exportable.inputs.values())
     single = [x[:1].contiguous() for x in whole]
     with torch.inference_mode():
-        difference = max(_difference(exportable.network(*given), network(*given)) for given in (whole, single))
+        compared = (whole, single, _of_another_size(exportable, single))
+        difference = max(_difference(exportable.network(*given), network(*given)) for given in compared)
         eager, exported = [], []
         for _ in range(_ROUNDS):
             eager.append(_milliseconds(exportable.network, single))
             exported.append(_milliseconds(network, single))
     return Comparison(name, difference, exportable.tolerance, statistics.median(eager), statistics.median(exported))
+
+
+def _of_another_size(exportable: Exportable, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs with one more, or one less, of all that varies but the batch: what a graph has fixed shows."""
+    import torch
+
+    others = []
+    for name, x in zip(exportable.inputs, inputs, strict=True):
+        for place, size in exportable.sizes.get(name, {}).items():
+            length = x.shape[place]
+            other = length + size.multiple if length < size.largest * size.multiple else length - size.multiple
+            if place != 0 and other >= size.smallest * size.multiple:
+                x = x.index_select(place, torch.arange(other, device=x.device) % length)
+        others.append(x.contiguous())
+    return others
 
 
 def _difference(wanted: Tensor, given: Tensor) -> float:

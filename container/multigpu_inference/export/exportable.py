@@ -34,7 +34,7 @@ class Exportable:
     Attributes:
         network: In evaluation mode, on the CPU, in float32. Takes tensors, returns one.
         inputs: By name, in the order of its arguments: an example of each, with at least two items.
-        sizes: By input: the dimensions that vary, by their place.
+        sizes: By input: the dimensions that vary, by their place. The answers are compared at another size of these, too.
         tolerance: How far an output's number may be from eager PyTorch's.
     """
 

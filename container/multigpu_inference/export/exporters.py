@@ -44,7 +44,7 @@ def to_onnx(exportable: Exportable, path: Path) -> None:
 
 
 def to_package(exportable: Exportable, path: Path) -> None:
-    """Compile a .pt2 package for this machine's CPU, or where the network is on a GPU for GPUs of its kind.
+    """Compile a .pt2 package for CPUs like this machine's; a GPU cannot run it.
 
     Raises:
         ModelError: where it cannot be compiled, for want of a C++ compiler above all.

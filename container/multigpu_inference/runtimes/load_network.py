@@ -8,12 +8,15 @@ is issued on the current stream, as a stage's is.
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from multigpu_inference.config import Settings
 from multigpu_inference.errors import ModelError
 from multigpu_inference.one_line import one_line
 
@@ -68,10 +71,16 @@ def _load_exported(path: Path, device: torch.device) -> Network:
     import torch
 
     compiled = is_compiled(path)
+    if compiled and (other := _compiled_for(path)) not in (None, device.type):
+        raise ModelError(f"{path.name} is code for {other}, and is to run on {device}: take it out, or serve it on {other}")
     try:
         if compiled:
+            from torch._inductor.package.package import load_package
+
             index = -1 if device.type == "cpu" or device.index is None else device.index  # a CPU has none there
-            package: Network = torch._inductor.aoti_load_package(str(path), device_index=index)
+            # As many at a time as a stage has streams: with one runner they would take turns.
+            runners = Settings.from_env(os.environ).engine.streams_per_stage
+            package: Network = load_package(str(path), num_runners=runners, device_index=index)
             return package
         program = torch.export.load(path)
         if device.type != "cpu":
@@ -96,3 +105,13 @@ def is_compiled(path: Path) -> bool:
             return any("/data/aotinductor/" in f"/{name}" for name in archive.namelist())
     except zipfile.BadZipFile as error:
         raise ModelError(f"{path.name} is no .pt2 archive") from error
+
+
+def _compiled_for(path: Path) -> str | None:
+    """What kind of device a package's code is for, such as "cpu"; None where it does not say."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if "/data/aotinductor/" in f"/{name}" and name.endswith("_metadata.json"):
+                kind: str | None = json.loads(archive.read(name)).get("AOTI_DEVICE_KEY")
+                return kind
+    return None

@@ -58,6 +58,8 @@ class OnnxNetwork:
             raise ModelError(
                 f"{path.name} needs ONNX Runtime: put onnxruntime (on GPUs onnxruntime-gpu) into code/requirements.txt"
             ) from None
+        if device.type == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # those that torch brought
         self._runtime = onnxruntime
         self._path = path
         self._device = device
@@ -67,6 +69,11 @@ class OnnxNetwork:
         session = self._session(0) if device.type == "cpu" else self._session(_stream(device))
         self._inputs = [(each.name, _TYPES.get(each.type, each.type), each.shape) for each in session.get_inputs()]
         self._outputs = [(each.name, _TYPES.get(each.type, each.type), each.shape) for each in session.get_outputs()]
+        if self._wants_tensorrt and device.type == "cuda" and (varies := varying([shape for _, _, shape in self._inputs])):
+            raise ModelError(
+                f"MULTIGPU_TENSORRT=1: {path.name} takes any {varies}, and TensorRT would build an engine for each within a "
+                "request: export it with one size"
+            )
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Run a batch.
@@ -123,6 +130,8 @@ class OnnxNetwork:
             with self._loading:
                 session = self._sessions.get(stream) or self._load(stream)
                 self._sessions[stream] = session
+                if stream:  # that of the thread that loaded the model has done its work: a stage has a stream of its own
+                    self._sessions.pop(0, None)
         return session
 
     def _load(self, stream: int) -> Any:
@@ -140,9 +149,16 @@ class OnnxNetwork:
                 f"{self._path.name}: this build of ONNX Runtime has no {', '.join(sorted(missing))}; GPUs need onnxruntime-gpu"
             )
         try:
-            return self._runtime.InferenceSession(str(self._path), options, providers=wanted)
+            session = self._runtime.InferenceSession(str(self._path), options, providers=wanted)
         except Exception as error:
             raise ModelError(f"{self._path.name} cannot be loaded by ONNX Runtime: {one_line(error)}") from error
+        if wanted[0][0] not in session.get_providers():
+            # It goes on with the next one by itself, without a word: on a GPU machine that would be the CPU.
+            raise ModelError(
+                f"{self._path.name}: ONNX Runtime cannot use {wanted[0][0]} here; its CUDA, cuDNN or TensorRT libraries are "
+                "missing, or of another version"
+            )
+        return session
 
 
 def providers(device_type: str, index: int, stream: int, *, tensorrt: bool) -> list[Provider]:
@@ -161,7 +177,7 @@ def providers(device_type: str, index: int, stream: int, *, tensorrt: bool) -> l
     cuda: Provider = (CUDA, {"device_id": index, **on_stream})
     if not tensorrt:
         return [cuda, cpu]
-    # Building an engine takes minutes; the next replica, and the next start on this machine, find it here.
+    # Building an engine takes minutes; a replica that is replaced finds it here.
     cache = os.path.join(tempfile.gettempdir(), "multigpu-tensorrt")
     kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": cache, "trt_timing_cache_enable": True}
     return [(TENSORRT, {"device_id": index, **on_stream, **kept}), cuda, cpu]
@@ -171,6 +187,11 @@ def known_sizes(shapes: Sequence[Shape], given: Sequence[Sequence[int]]) -> dict
     """The sizes of the dimensions that a network's inputs name, from the inputs of one call."""
     named = ((name, size) for shape, sizes in zip(shapes, given, strict=True) for name, size in zip(shape, sizes, strict=True))
     return {name: size for name, size in named if isinstance(name, str)}
+
+
+def varying(shapes: Sequence[Shape]) -> str:
+    """The names of the dimensions that vary beside the first, the batch's; nothing where there are none."""
+    return ", ".join(dict.fromkeys(str(size) for shape in shapes for size in shape[1:] if not isinstance(size, int)))
 
 
 def output_shape(network: str, shape: Shape, sizes: Mapping[str, int]) -> list[int]:

@@ -83,6 +83,7 @@ def test_only_what_can_be_held_through_a_front_end_is_measured(workload: str, fr
         measure_front_end_memory(make_setup(WORKLOADS[workload], front_end=front_end))
 
 
+@pytest.mark.slow
 def test_all_requests_are_held_at_the_same_moment_and_answered_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def small_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_input")
+@pytest.mark.slow
 def test_every_section_in_one_process_gives_figures(tmp_path: Path) -> None:
     sections = ["networks", "chain", "streams", "copies", "layouts", "trace"]
     code = gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--only", *sections])

@@ -17,6 +17,7 @@ from bench.workload import WORKLOADS
 SLOW = Simulation(preprocess_ms=1.0, stage_1_ms=20.0, stage_2_ms=20.0, postprocess_ms=1.0)
 
 
+@pytest.mark.slow
 def test_an_overload_is_offered_and_refused_and_pings_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "LOGS", tmp_path)
     monkeypatch.setattr(recovery, "WATCHED_S", 0.5)

@@ -29,3 +29,9 @@ def test_several_or_none_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(ModelError, match=r"file: a\.pt, b\.pth"):
         find_model_file(tmp_path)
+
+
+def test_what_the_toolkit_looks_at_goes_before_what_it_does_not(tmp_path: Path) -> None:
+    for name in ("net.pth", "net.onnx", "net.pt2"):
+        (tmp_path / name).touch()
+    assert find_model_file(tmp_path).name == "net.pth"

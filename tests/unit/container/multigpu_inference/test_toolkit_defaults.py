@@ -127,6 +127,10 @@ def test_bodies_become_tensors(body: Any, content_type: str, value: Any, dtype: 
         (bytearray(npy(np.ones(4)).replace(b"(4,)", b"(5,)")), "application/x-npy"),
         (bytearray(npy(np.array(["a"]))), "application/x-npy"),
         (bytearray(npy(np.array([print], object), allow_pickle=True)), "application/x-npy"),
+        (bytearray(npy(np.ones(1)).replace(b"(1,)", b"(2,(")), "application/x-npy"),
+        (bytearray(npy(np.ones(1)).replace(b"'<f8'", b"'f,,'")), "application/x-npy"),
+        (bytearray(npy(np.ones(1)).replace(b"{'desc", b"  a\n b")), "application/x-npy"),
+        (bytearray(npy(np.ones(10)).replace(b"(10,)", b"(-1,)")), "application/x-npy"),
         (bytearray(npy(np.ones(1)).replace(b"(1,), }" + b" " * 11, b"(9999999999999999,)}")), "application/x-npy"),
     ],
 )

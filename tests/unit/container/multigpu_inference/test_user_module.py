@@ -409,6 +409,8 @@ def test_an_answer_is_bytes_or_text_with_or_without_its_type(answer: Any, body: 
         ({"a": [1]}, "a/b", b'{\n  "a": [\n    1\n  ]\n}', "application/json"),
         ({"a": 1}, "application/json;q=0.5", b'{\n  "a": 1\n}', "application/json"),
         (5, "*/*", b"5", "application/json"),
+        ({"a": 1}, "text/csv", b'{\n  "a": 1\n}', "application/json"),
+        ({"a": [{}]}, "text/csv, application/x-npy, application/json", b'{\n  "a": [\n    {}\n  ]\n}', "application/json"),
         (({}, "a/b"), "application/json", b"{}", "a/b"),
         ([[1, 2], [3, 4]], "image/png, text/csv, */*", b"1,2\n3,4\n", "text/csv"),
         (np.float32(0.5), "application/json", b"0.5", "application/json"),

@@ -11,7 +11,7 @@ from multigpu_inference.planner.sample import Sample
 FOUR = frozenset({"model_fn", "input_fn", "predict_fn", "output_fn"})
 POOL = FunctionPlace("pool", None)
 HOPS = {"queue_ms": 1.0, "preprocess_ms": 5.0, "predict_ms": 20.0, "postprocess_ms": 2.0}
-ANSWERED = Answered(200, None, "application/json", 12, HOPS, frozenset({0, 1}))
+ANSWERED = Answered(200, None, "application/json", 12, HOPS)
 GOOD = Checked(
     script="inference.py",
     info=ScriptInfo(functions=FOUR, sample=(b"abc", "text/csv")),
@@ -102,8 +102,20 @@ def test_one_replica_on_the_cpu_without_a_request() -> None:
     assert "nothing: there is one replica" in said
 
 
+def test_one_replica_that_does_all_itself_is_said_to_have_nothing_in_parallel() -> None:
+    stays = FunctionPlace("replica", "it reads the global LABELS, which model_fn sets")
+    said = text(placement=(("cpu:0",),), gpus=0, places={"input_fn": stays, "output_fn": stays})
+    assert "in parallel:\n  - nothing: one replica, with one request at a time\nnot in parallel:" in said
+
+
+def test_streams_and_branches_are_named() -> None:
+    said = text(streams=4, branches={"matte": 4, "faces": 1})
+    assert "  - 4 batches at a time in each stage, on one copy of its weights\n" in said
+    assert "  - branches, on the same request: matte (4 batches at a time), faces (1 batch at a time)\n" in said
+
+
 def test_a_request_that_is_not_answered_shows_what_the_log_has_and_no_more() -> None:
-    failed = Answered(500, "input_fn failed", "", 0, {}, frozenset())
+    failed = Answered(500, "input_fn failed", "", 0, {})
     failure = {"reason": "input_fn: KeyError: 'a'", "trace": "Traceback\n  File x, line 3\nKeyError: 'a'\n"}
     said = text(answered=failed, failures=(failure,))
     assert "is NOT answered: status 500, input_fn failed\n  input_fn: KeyError: 'a'\n" in said

@@ -38,6 +38,8 @@ def _do(command: str, argument: Any = None) -> Any:
     if command == "refuse":
         raise BadRequest(argument)
     if command == "die":
+        os._exit(3)
+    if command == "be killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if command == "die once":
         if not Path(argument).exists():

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from multigpu_inference import Branch, Branches, Pipeline
-from multigpu_inference.errors import BadRequest, ModelError, Unprocessable
+from multigpu_inference.errors import BadRequest, ModelError, Unavailable, Unprocessable
 from support import wait_until
 from unit.container.multigpu_inference.engine import branch_models
 
@@ -103,6 +103,12 @@ def test_an_item_that_kills_two_processes_fails_alone(commands: Pipeline) -> Non
     assert commands(1)["there"] == 1
 
 
+def test_deaths_from_outside_count_against_nobody_but_end_in_503(commands: Pipeline) -> None:
+    with pytest.raises(Unavailable):
+        commands(("be killed",))
+    assert commands(1)["there"] == 1
+
+
 def test_one_that_was_killed_while_idle_costs_nobody_a_try(commands: Pipeline, tmp_path: Path) -> None:
     pid = pid_of(commands)
     os.kill(pid, signal.SIGKILL)
@@ -138,6 +144,20 @@ def test_closing_ends_the_processes() -> None:
     assert not psutil.pid_exists(pid)
     with pytest.raises(RuntimeError, match="closed"):
         branches([1])
+
+
+def test_closing_while_one_works_leaves_none_behind() -> None:
+    branches = Branches({"a": Branch(branch_models.load_commands, processes=1)})
+    before = {child.pid for child in psutil.Process().children()} - {branches([("pid",)])[0]["a"]}
+    with ThreadPoolExecutor(1) as threads:
+        works = threads.submit(branches, [("sleep", 60)])
+        elsewhere = branches.branches["a"]._elsewhere
+        assert elsewhere is not None
+        wait_until(lambda: elsewhere._free.empty(), PATIENCE_S)
+        branches.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            works.result(PATIENCE_S)
+    assert {child.pid for child in psutil.Process().children()} <= before
 
 
 def test_dropping_the_stage_ends_the_processes() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -18,6 +19,11 @@ class Stage:
     device, max_batch_size = "cpu", 1
     def __call__(self, items): return items
 def model_fn(model_dir): return ReplicaSet([[Stage()]])
+"""
+BRANCHES = """
+from multigpu_inference import Branch, Branches, ReplicaSet
+def model_fn(model_dir):
+    return ReplicaSet([[Branches({"a": Branch(list, threads=9), "b": Branch(list)})]])
 """
 
 
@@ -45,3 +51,13 @@ def test_streams_for_a_model_without_stages_are_refused(tmp_path: Path, monkeypa
     monkeypatch.setenv("MULTIGPU_STREAMS_PER_STAGE", "4")
     with pytest.raises(ModelError, match=r"MULTIGPU_STREAMS_PER_STAGE=4: .* without stages"):
         load(PLAIN, tmp_path, monkeypatch)
+
+
+def test_a_branch_with_more_threads_than_there_are_requests_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load(BRANCHES, tmp_path, monkeypatch)
+    there, wide = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert (there["event"], there["at_a_time"]) == ("branches", {"a": 9, "b": 1})
+    assert (wide["event"], wide["branch"]) == ("branch_is_too_wide", "a")
+    assert wide["message"].startswith("it works on 9 batches at a time, and a replica has 8 requests at most")

@@ -11,7 +11,7 @@ import torch
 
 from multigpu_inference import Exportable, Size
 from multigpu_inference.errors import ModelError
-from multigpu_inference.export import command, exporters
+from multigpu_inference.export import command, comparison, exporters
 from multigpu_inference.export.comparison import Comparison, compare
 
 SCRIPT = """
@@ -81,6 +81,29 @@ def test_both_are_run_and_compared(tmp_path: Path) -> None:
     assert not found.is_close
     assert min(found.eager_ms, found.exported_ms) > 0
     assert Comparison("net", 0.1, 0.1, 1, 1).is_close
+
+
+def test_a_graph_that_has_fixed_a_size_is_not_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"x": {0: Size("batch"), 1: Size("length", 1, 3, multiple=2)}}
+    exportable = Exportable(torch.nn.Identity(), {"x": torch.ones(2, 4)}, sizes)
+    monkeypatch.setattr(comparison, "load_network", lambda path, device: lambda x: x[:, :4])
+    assert compare("net", exportable, tmp_path / "net.onnx").difference == float("inf")
+    monkeypatch.setattr(comparison, "load_network", lambda path, device: lambda x: x)
+    assert compare("net", exportable, tmp_path / "net.onnx").difference == 0
+
+
+def test_a_hook_that_returns_something_else_is_one_line(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("def export_networks(model_dir): return {'net': 3}") == 3
+    assert capsys.readouterr().err == "export: export_networks returned int for 'net', and not an Exportable\n"
+
+
+def test_a_network_that_fails_beside_its_file_is_one_line(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(exporters.EXPORTERS, "onnx", (".pt2", lambda exportable, path: path.touch()))
+    monkeypatch.setattr(comparison, "load_network", lambda path, device: lambda x: 1 / 0)
+    assert run(SCRIPT.replace("TOLERANCE", "1")) == 3
+    assert capsys.readouterr().err.startswith("export: net cannot be compared with eager PyTorch: ZeroDivisionError")
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from multigpu_inference.errors import ModelError
 from multigpu_inference.runtimes.load_network import load_network
-from multigpu_inference.runtimes.onnx_network import known_sizes, output_shape, providers
+from multigpu_inference.runtimes.onnx_network import OnnxNetwork, Provider, known_sizes, output_shape, providers, varying
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,26 @@ def test_without_the_package_it_says_which(doubles: Path, monkeypatch: pytest.Mo
         load_network(doubles, "cpu")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")  # all that ONNX Runtime itself says of it
+def test_a_provider_that_the_session_has_not_taken_is_no_silent_cpu(doubles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    network = OnnxNetwork(doubles, torch.device("cpu"))
+    wanted: list[Provider] = [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})]
+    monkeypatch.setattr("multigpu_inference.runtimes.onnx_network.providers", lambda *_, **__: wanted)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [name for name, _ in wanted])
+    with pytest.raises(
+        ModelError, match=r"^doubles\.onnx: ONNX Runtime cannot use CUDAExecutionProvider here; .* another version$"
+    ):
+        network._load(7)
+
+
 # What a GPU adds, on paper
+
+
+def test_sizes_that_vary_beside_the_batch_are_named() -> None:
+    assert varying([["batch", 3, "8*height", "8*width"], ["batch", 2, "8*height", "8*width"]]) == "8*height, 8*width"
+    assert varying([["batch", 3, 320, 320]]) == ""
 
 
 def test_on_a_gpu_cuda_runs_it_on_the_stages_stream_and_the_cpu_what_is_left() -> None:
