@@ -50,7 +50,11 @@ def test_workers_are_told_where_the_daemon_is_and_it_ends_with_the_container(
 @once_is_enough
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("echo no GPU >&2; exit 3", "ended with code 3: no GPU"), ("exit 1", "ended with code 1: no word"), (None, "there is no")],
+    [
+        ("echo no GPU >&2; exit 3", "ended with code 3: no GPU"),
+        pytest.param("exit 1", "ended with code 1: no word", marks=pytest.mark.slow),
+        pytest.param(None, "there is no", marks=pytest.mark.slow),
+    ],
 )
 def test_where_it_cannot_be_the_start_says_so(
     new_endpoint: Callable[..., Endpoint], daemon: Callable[[str], str], line: str | None, reason: str

@@ -34,6 +34,7 @@ def _logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "LOGS", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_simulation_is_served_at_the_engines_socket(fast: Workload) -> None:
     setup = make_setup(fast, devices=1, concurrency=(4,), front_end="engine", seconds=1.0, warmup_s=0.2)
     (result,) = measure(setup)
@@ -50,6 +51,7 @@ def test_the_simulation_is_served_at_the_engines_socket(fast: Workload) -> None:
     assert "SIM_DEVICE_DIR" not in result.settings  # a path of this machine
 
 
+@pytest.mark.slow
 def test_over_http_the_devices_say_what_they_did(fast: Workload) -> None:
     setup = make_setup(fast, devices=2, concurrency=(8,), front_end="http", seconds=2.5, warmup_s=0.5)
     (result,) = measure(setup)
