@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from faults.surroundings import LogReader, after, fill, seen_by, tmpfs, with_mounts
-from integration.endpoint import Endpoint
+from integration.endpoint import ROOT, Endpoint
 from integration.frontend.http.raw_connection import RawConnection, request
 from integration.kinds import http_only, mms_only, once_is_enough
 from integration.whole_photo import whole_photo_endpoint
@@ -100,9 +100,11 @@ def large_form(endpoint: Endpoint) -> requests.Response:
 def test_a_disk_that_is_full_from_the_start_is_one_line(new_endpoint: NewEndpoint) -> None:
     endpoint = new_endpoint().with_script("reverses")
     everywhere = [f"mount --bind /tmp {other}" for other in ("/var/tmp", "/usr/tmp") if Path(other).is_dir()]
-    full = [tmpfs(Path("/tmp"), "4k"), "head -c 4k /dev/zero >/tmp/full", *everywhere, "cd /tmp"]
-    endpoint.environment["SAGEMAKER_BASE_DIR"] = "/mnt/ml"  # the model may lie in /tmp as well
-    with_mounts(endpoint, tmpfs(Path("/mnt"), "1m"), f"cp -r {endpoint.folder}/ml /mnt/ml", *full).start()
+    kept = ["mkdir /mnt/root", f"mount --bind {ROOT} /mnt/root"]  # this checkout may lie in /tmp, too
+    back = [f"mkdir -p {ROOT}", f"mount --bind /mnt/root {ROOT}"]
+    full = [tmpfs(Path("/tmp"), "4k"), *back, "head -c 4k /dev/zero >/tmp/full", *everywhere, "cd /tmp"]
+    endpoint.environment["SAGEMAKER_BASE_DIR"] = "/mnt/ml"  # so may the model
+    with_mounts(endpoint, tmpfs(Path("/mnt"), "1m"), f"cp -r {endpoint.folder}/ml /mnt/ml", *kept, *full).start()
     assert endpoint.wait_exit(LIMIT_S) == 3
     (line,) = endpoint.log.read_text().splitlines()
     assert "there is no temporary folder to write to" in line
