@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) 
     try:
         with tempfile.TemporaryDirectory(prefix="check-") as folder:
             log = arguments.log or Path(folder, "log")
-            with own_output(log) as out, model_folder(arguments.model_dir, environ) as (own, settings):
+            with own_output(log, errors_too=True) as out, model_folder(arguments.model_dir, environ) as (own, settings):
                 checked = asyncio.run(
                     check(settings, {**environ, **own}, arguments.body, arguments.content_type, arguments.accept, log)
                 )

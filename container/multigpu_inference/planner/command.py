@@ -112,25 +112,31 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def own_output(log: Path | None) -> Iterator[TextIO]:
-    """Keep standard output for the plan: every other process, and whatever else writes there, gets the log.
+def own_output(log: Path | None, *, errors_too: bool = False) -> Iterator[TextIO]:
+    """Keep standard output for the command: every other process, and whatever else writes there, gets the log.
 
     Args:
         log: A file; None: what is printed there is lost.
+        errors_too: Whether standard error goes there as well, for a command that says nothing meanwhile.
     """
     try:
-        target = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        target = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     except OSError as error:
         raise SettingsError(f"--log {log} cannot be written: {error.strerror}") from None
     sys.stdout.flush()
+    errors = os.dup(2)
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(target, 1)
+        if errors_too:
+            os.dup2(target, 2)
         os.close(target)
         try:
             yield out
         finally:
             out.flush()
             os.dup2(out.fileno(), 1)
+            os.dup2(errors, 2)
+            os.close(errors)
 
 
 def _positive(text: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -73,8 +74,10 @@ async def started_engine(environ: Mapping[str, str], settings: Settings) -> Asyn
             await first_message(command, child, stream, deadline)
             yield child.pid, folder / ENGINE_SOCKET
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
+            if child.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    # Not by `send_signal`: it collects a child that has just ended, whose exit code asyncio then misses.
+                    os.kill(child.pid, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_S):
                     await child.wait()
