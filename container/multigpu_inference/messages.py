@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Any
 
 from multigpu_inference import errors
+from multigpu_inference.content_type import media_type
 
 INPUT_FN, PREDICT_FN, OUTPUT_FN, TRANSFORM_FN = "input_fn", "predict_fn", "output_fn", "transform_fn"
 FETCH_FN, STORE_FN = "fetch_fn", "store_fn"
@@ -428,8 +429,7 @@ class ScriptInfo(Sent):
         """Whether a request goes through `fetch_fn`: by its content type, or because it is a form with more than a body."""
         if FETCH_FN not in self.functions:
             return False
-        media_type = content_type.partition(";")[0].strip().lower()
-        return self.fetch_types is None or media_type in self.fetch_types or bool(form)
+        return self.fetch_types is None or media_type(content_type) in self.fetch_types or bool(form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from multigpu_inference.check.checking import check
 from multigpu_inference.check.report import report
 from multigpu_inference.errors import StartupError
-from multigpu_inference.planner.command import INTERRUPTED, own_output
+from multigpu_inference.planner.command import INTERRUPTED, add_request_arguments, own_output
 from multigpu_inference.planner.model_folder import model_folder
 
 NOT_ANSWERED = 1
@@ -22,9 +22,7 @@ NOT_ANSWERED = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a folder with code/inference.py, or with a model.pt")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="a request's body (else the script's sample_input())")
-    parser.add_argument("--content-type", metavar="TYPE", help="of that body")
-    parser.add_argument("--accept", metavar="TYPE", help="what the request asks for")
+    add_request_arguments(parser)
     parser.add_argument("--log", type=Path, metavar="FILE", help="where what the script and its processes print goes (nowhere)")
 
 

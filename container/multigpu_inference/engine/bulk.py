@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from multigpu_inference.arena import Arena, end_of
+from multigpu_inference.content_type import JSON, media_type
 from multigpu_inference.engine.poison_list import PoisonList
 from multigpu_inference.engine.request import FetchedInput, Request
 from multigpu_inference.engine.request_arena import RequestArena
@@ -23,7 +24,6 @@ from multigpu_inference.fair_places import FairPlaces
 from multigpu_inference.ipc import Blob, Slice
 from multigpu_inference.messages import Invocation
 
-JSON = "application/json"
 # Items end this much before the request does, or this share of the time that is left: so that those that are done are answered.
 _MARGIN_S, _MARGIN_SHARE = 0.5, 0.1
 
@@ -125,7 +125,7 @@ class _Room:
 def _json(answer: bytes, content_type: str) -> bytes:
     """An answer that can stand in an array: anything else would break those of all other items."""
     try:
-        if content_type.partition(";")[0].strip().lower() != JSON:
+        if media_type(content_type) != JSON:
             raise ValueError(f"its type is {content_type}")
         json.loads(answer)
     except ValueError as error:

@@ -36,15 +36,20 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a folder with code/inference.py")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="a request's body (else the script's sample_input())")
-    parser.add_argument("--content-type", metavar="TYPE", help="of that body")
-    parser.add_argument("--accept", metavar="TYPE", help="what the request asks for")
+    add_request_arguments(parser)
     parser.add_argument("--devices", type=_positive, metavar="N", help="plan for so many devices like those that are there")
     parser.add_argument("--cores", type=_positive, metavar="N", help="plan for so many CPU cores")
     parser.add_argument("--target", choices=("throughput", "latency"), default="throughput", help="what counts first")
     parser.add_argument("--verify", action="store_true", help="start the engine with the recommended settings and measure it")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--log", type=Path, metavar="FILE", help="where what the measured processes print goes (nowhere)")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name a request to try (`sample`)."""
+    parser.add_argument("--body", type=Path, metavar="FILE", help="a request's body (else the script's sample_input())")
+    parser.add_argument("--content-type", metavar="TYPE", help="of that body")
+    parser.add_argument("--accept", metavar="TYPE", help="what the request asks for")
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> int:
